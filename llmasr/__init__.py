@@ -1,0 +1,51 @@
+"""Speech recognition with a large language model behind a CIF speech interface.
+
+    import llmasr
+    print(llmasr.transcribe("clip.wav").text)
+
+The public names are imported when they are first used: `import llmasr` costs nothing, and
+scoring never loads torch.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from llmasr.api import Recognizer, transcribe
+    from llmasr.audio import load_audio
+    from llmasr.ops.cif import cif
+    from llmasr.scoring import score
+    from llmasr.transcript import Transcript
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "Recognizer",
+    "Transcript",
+    "__version__",
+    "cif",
+    "load_audio",
+    "score",
+    "transcribe",
+]
+
+_MODULE_OF = {
+    "Recognizer": "llmasr.api",
+    "Transcript": "llmasr.transcript",
+    "cif": "llmasr.ops.cif",
+    "load_audio": "llmasr.audio",
+    "score": "llmasr.scoring",
+    "transcribe": "llmasr.api",
+}
+
+
+def __getattr__(name: str) -> object:
+    if name not in _MODULE_OF:
+        raise AttributeError(f"module 'llmasr' has no attribute {name!r}")
+    value = getattr(import_module(_MODULE_OF[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
