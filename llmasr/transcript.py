@@ -1,0 +1,106 @@
+"""What a recogniser returns: a transcript of segments of words.
+
+Plain immutable values, all times in seconds from the start of the audio. This file knows no audio,
+no model and no file; text layouts are in `formats`.
+"""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from llmasr import formats
+
+SCHEMA = "llmasr.transcript/1"
+STATUSES = ("ok", "empty", "failed", "truncated")
+
+
+@dataclass(frozen=True)
+class Word:
+    """One word; `confidence` in [0, 1] is the geometric mean of the probabilities of its tokens."""
+
+    text: str
+    start: float
+    end: float
+    confidence: float
+
+
+@dataclass(frozen=True)
+class Segment:
+    """A stretch of audio that was recognised in one piece."""
+
+    start: float
+    end: float
+    text: str
+    words: tuple[Word, ...] = ()
+
+
+@dataclass(frozen=True)
+class Transcript:
+    """The text of one audio input, and how far to trust it.
+
+    Attributes:
+        status: "ok"; "empty" (no speech was found); "failed" (see `error`); "truncated" (the text
+            or the audio is incomplete).
+        finish_reason: "stop"; "length" (a segment reached its token bound); "silence"; None when
+            it failed.
+        flags: what a reader should know: "length", "silence", "channels_differ",
+            "audio_truncated".
+        timings: seconds of work, by step.
+    """
+
+    text: str
+    language: str | None = None
+    status: str = "ok"
+    finish_reason: str | None = "stop"
+    flags: tuple[str, ...] = ()
+    segments: tuple[Segment, ...] = ()
+    duration: float = 0.0
+    timings: Mapping[str, float] = field(default_factory=dict)
+    model: str = ""
+    error: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.status not in STATUSES:
+            raise ValueError(f"status is {self.status!r}; allowed: {', '.join(STATUSES)}")
+
+    @property
+    def words(self) -> tuple[Word, ...]:
+        """All words of all segments, in order of time."""
+        return tuple(word for segment in self.segments for word in segment.words)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the transcript as JSON-serialisable values, with the schema's name and version."""
+        return {"schema": SCHEMA, **_without_tuples(asdict(self))}
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> "Transcript":
+        """Rebuild what `to_dict` wrote."""
+        if values.get("schema") != SCHEMA:
+            raise ValueError(f"schema is {values.get('schema')!r}; this version reads {SCHEMA!r}")
+        fields = {name: value for name, value in values.items() if name != "schema"}
+        fields["flags"] = tuple(fields["flags"])
+        fields["segments"] = tuple(
+            Segment(**{**segment, "words": tuple(Word(**word) for word in segment["words"])})
+            for segment in fields["segments"]
+        )
+        return cls(**fields)
+
+    def to_txt(self) -> str:
+        """Return the text and a newline."""
+        return formats.txt(self)
+
+    def to_srt(self) -> str:
+        """Return SubRip subtitles."""
+        return formats.srt(self)
+
+    def to_vtt(self) -> str:
+        """Return WebVTT subtitles."""
+        return formats.vtt(self)
+
+
+def _without_tuples(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _without_tuples(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_without_tuples(item) for item in value]
+    return value
