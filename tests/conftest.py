@@ -1,13 +1,14 @@
-"""What all tests share: the folder of real speech, and two threads for every numeric library."""
+"""What all tests share: the folder of real speech, two threads per library, and no network."""
 
 import os
 from pathlib import Path
 
 import pytest
 
-# Before torch or numba is imported: they read these once.
-for variable in ("OMP_NUM_THREADS", "NUMBA_NUM_THREADS"):
-    os.environ.setdefault(variable, "2")
+# Set before torch, numba and transformers are imported: they read these once.
+os.environ.setdefault("OMP_NUM_THREADS", "2")
+os.environ.setdefault("NUMBA_NUM_THREADS", "2")
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 

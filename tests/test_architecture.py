@@ -123,6 +123,11 @@ def test_third_parties_stay_behind_their_fences(module):
     assert not wrong, f"{module} may not import {wrong}"
 
 
+def test_every_folder_with_code_is_a_package_and_is_installed():
+    folders = {path.parent for path in SOURCES.values()}
+    assert not [folder for folder in folders if not (folder / "__init__.py").is_file()]
+
+
 def test_imports_form_no_cycle():
     graph = {module: imported(module) & set(SOURCES) for module in SOURCES}
     try:
