@@ -1,0 +1,110 @@
+"""From audio inputs to batches of spans: read, cut, and pack by length.
+
+Everything is lazy and in order, so that ten thousand inputs need the memory of a few batches.
+This file knows no network.
+S samples.
+"""
+
+import time
+import warnings
+from collections.abc import Iterable, Iterator, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from llmasr.audio import (
+    SAMPLE_RATE,
+    AudioError,
+    AudioSource,
+    ChannelWarning,
+    ScaleWarning,
+    TruncatedAudioWarning,
+    load_audio,
+)
+from llmasr.decoding.segment import Span, speech_spans
+
+# One window of the filterbank; shorter audio holds no word.
+MIN_SAMPLES = 400
+FLAGS: dict[type[Warning], str] = {
+    ChannelWarning: "channels_differ",
+    ScaleWarning: "rescaled",
+    TruncatedAudioWarning: "audio_truncated",
+}
+
+
+class Recording(NamedTuple):
+    """An input that was read, or what went wrong."""
+
+    waveform: np.ndarray  # [S], empty after an error
+    flags: tuple[str, ...]
+    seconds: float  # of work
+    error: str | None
+
+
+class Piece(NamedTuple):
+    """A span of one recording."""
+
+    recording: int  # its index
+    span: Span
+    waveform: np.ndarray  # [S]
+
+
+def read(audio: AudioSource, *, channel: str | int, sample_rate: int | None) -> Recording:
+    """Read one input; warnings about it become flags, and are still given."""
+    started = time.perf_counter()
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        waveform = load_audio(audio, sample_rate=sample_rate, channel=channel)
+    for warning in caught:
+        warnings.warn(warning.message, stacklevel=2)
+    flags = tuple(
+        flag
+        for kind, flag in FLAGS.items()
+        if any(issubclass(warning.category, kind) for warning in caught)
+    )
+    return Recording(waveform, flags, time.perf_counter() - started, None)
+
+
+def read_or_fail(audio: AudioSource, *, channel: str | int, sample_rate: int | None) -> Recording:
+    """Read one input of many, where an error is a result."""
+    try:
+        return read(audio, channel=channel, sample_rate=sample_rate)
+    except (AudioError, OSError) as error:
+        return Recording(np.zeros(0, np.float32), (), 0.0, str(error))
+
+
+def windows(recordings: Iterable[Recording], seconds: float) -> Iterator[list[Recording]]:
+    """Group consecutive recordings until they hold so many seconds."""
+    window: list[Recording] = []
+    samples = 0
+    for recording in recordings:
+        window.append(recording)
+        samples += len(recording.waveform)
+        if samples >= seconds * SAMPLE_RATE:
+            yield window
+            window, samples = [], 0
+    if window:
+        yield window
+
+
+def cut(recordings: Sequence[Recording]) -> list[Piece]:
+    """Cut recordings into spans; one that is too short for a single frame has none."""
+    return [
+        Piece(index, span, recording.waveform[span.start : span.end])
+        for index, recording in enumerate(recordings)
+        if len(recording.waveform) >= MIN_SAMPLES
+        for span in speech_spans(recording.waveform)
+    ]
+
+
+def batches(pieces: Iterable[Piece], seconds: float) -> Iterator[list[Piece]]:
+    """Put pieces of similar length together, as many as fit, padded, into so many seconds."""
+    batch: list[Piece] = []
+    for piece in sorted(pieces, key=lambda piece: len(piece.waveform), reverse=True):
+        longest = len(batch[0].waveform) if batch else 0
+        if batch and longest * (len(batch) + 1) > seconds * SAMPLE_RATE:
+            yield batch
+            batch = []
+        batch.append(piece)
+    if batch:
+        yield batch
