@@ -1,0 +1,1 @@
+"""Training data: manifests to lhotse cuts, stored features, augmentation, batches."""

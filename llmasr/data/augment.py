@@ -1,0 +1,100 @@
+"""Augmentation of log-mel features: noise, band limits, vocal-tract length, SpecAugment.
+
+All of it works on stored features, where it costs next to nothing. Letters: B batch, T frames,
+M mel bins.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+FLOOR = -15.9424  # log of the smallest energy the filterbank gives
+
+
+@dataclass(frozen=True)
+class AugmentConfig:
+    """Probabilities and ranges. Signal-to-noise ratios are in dB of mean mel energy."""
+
+    noise_probability: float = 0.4
+    snr_db: tuple[float, float] = (3.0, 30.0)
+    band_limit_probability: float = 0.15
+    warp: float = 0.12
+    time_masks: int = 2
+    time_mask_share: float = 0.12
+    max_time_mask: int = 35
+    frequency_masks: int = 2
+    max_frequency_mask: int = 18
+
+
+def augment(
+    features: Tensor, lengths: Tensor, noise: Tensor, config: AugmentConfig, rng: torch.Generator
+) -> Tensor:
+    """Return a changed copy of [B, T, M] features; everything random comes from ``rng``.
+
+    Args:
+        features: [B, T, M] log-mel.
+        lengths: [B] int64.
+        noise: [F, M] log-mel of noise, F >= T not needed (it is repeated).
+        config: what to do how often.
+        rng: a generator on the CPU.
+    """
+    rows = []
+    for row, length in zip(features, lengths.tolist(), strict=True):
+        row = row.clone()
+        speech = row[:length]
+        if config.warp:
+            speech = warp_frequency(speech, 1 + config.warp * (2 * _uniform(rng) - 1))
+        if _uniform(rng) < config.noise_probability:
+            low, high = config.snr_db
+            speech = add_noise(speech, noise, low + (high - low) * _uniform(rng), rng)
+        if _uniform(rng) < config.band_limit_probability:
+            speech = speech.clone()
+            speech[:, 57 + _integer(rng, 6) :] = FLOOR  # bin 60 lies at 4 kHz
+        row[:length] = mask_blocks(speech, config, rng)
+        rows.append(row)
+    return torch.stack(rows)
+
+
+def warp_frequency(features: Tensor, factor: float) -> Tensor:
+    """Stretch the mel axis of [T, M] by ``factor``, as a longer or shorter vocal tract would."""
+    num_bins = features.shape[1]
+    position = (torch.arange(num_bins) * factor).clamp(max=num_bins - 1)
+    below = position.floor().long()
+    above = (below + 1).clamp(max=num_bins - 1)
+    share = position - below
+    return features[:, below] * (1 - share) + features[:, above] * share
+
+
+def add_noise(features: Tensor, noise: Tensor, snr_db: float, rng: torch.Generator) -> Tensor:
+    """Mix a random stretch of ``noise`` [F, M] into [T, M]: mel energies of both add up."""
+    start = _integer(rng, len(noise))
+    index = (start + torch.arange(len(features))) % len(noise)
+    piece = noise[index]
+    difference = features.exp().mean().log() - piece.exp().mean().log()
+    return torch.logaddexp(features, piece + difference - snr_db * 0.230_26)
+
+
+def mask_blocks(features: Tensor, config: AugmentConfig, rng: torch.Generator) -> Tensor:
+    """SpecAugment (Park et al., arXiv 1904.08779): fill stripes of [T, M] with the mean."""
+    features = features.clone()
+    num_frames, num_bins = features.shape
+    mean = features.mean()
+    longest = min(config.max_time_mask, int(config.time_mask_share * num_frames))
+    for _ in range(config.time_masks):
+        size = _integer(rng, longest + 1)
+        start = _integer(rng, num_frames - size + 1)
+        features[start : start + size] = mean
+    for _ in range(config.frequency_masks):
+        size = _integer(rng, config.max_frequency_mask + 1)
+        start = _integer(rng, num_bins - size + 1)
+        features[:, start : start + size] = mean
+    return features
+
+
+def _uniform(rng: torch.Generator) -> float:
+    return float(torch.rand((), generator=rng))
+
+
+def _integer(rng: torch.Generator, limit: int) -> int:
+    return int(torch.randint(limit, (), generator=rng))

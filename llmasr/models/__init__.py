@@ -1,0 +1,1 @@
+"""Whole models: interfaces, language models, their composition and their checkpoints."""

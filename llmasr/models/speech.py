@@ -1,0 +1,140 @@
+"""The speech interface: waveform to one vector per token, and from there to the LLM's width.
+
+    waveform -> filterbank -> encoder -> CIF -> C-Former -> S-Adaptor
+
+Two heads read it on the way: CTC on the encoder, and a token head on the C-Former whose best token
+per fire is the CIF hypothesis, a transcript without any language model.
+
+Letters: B batch, S samples, T hidden frames, N tokens, D width, H LM width, V vocabulary.
+"""
+
+from typing import NamedTuple, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from llmasr.config import EncoderConfig, SpeechConfig
+from llmasr.filterbank import FilterBank
+from llmasr.modules.cif import CifPredictor
+from llmasr.modules.conformer import Conformer, ConformerBlock, Subsampling
+from llmasr.modules.masks import valid_mask
+from llmasr.modules.transformer import TransformerBlock, TransformerEncoder
+from llmasr.ops.cif import CifOutput
+
+LOG_MEL_SCALE = 4.0
+
+
+class Encoder(Protocol):
+    """Anything that turns log-mel features into hidden frames."""
+
+    def __call__(
+        self, features: Tensor, lengths: Tensor
+    ) -> tuple[Tensor, Tensor, list[Tensor]]:
+        """Map [B, F, M] and lengths [B] to [B, T, D], lengths [B] and each block's output."""
+        ...
+
+
+class SpeechTokens(NamedTuple):
+    """What the interface heard, before the adaptor."""
+
+    tokens: Tensor  # [B, N, D] C-Former output
+    token_logits: Tensor  # [B, N, V] CIF hypothesis
+    cif: CifOutput
+    hidden: Tensor  # [B, T, D] encoder output
+    lengths: Tensor  # [B] int64, hidden frames
+    middle: Tensor | None  # [B, T, D] output of the block that the phone CTC supervises
+
+
+class SpeechInterface(nn.Module):
+    """Encoder, CIF, C-Former and S-Adaptor, composed of built parts.
+
+    Args:
+        encoder: see :class:`Encoder`.
+        predictor: integrates frames into tokens.
+        cformer: contextual encoder over tokens.
+        config: sizes of the heads and the adaptor.
+    """
+
+    def __init__(
+        self,
+        encoder: nn.Module,
+        predictor: CifPredictor,
+        cformer: nn.Module,
+        config: SpeechConfig,
+    ) -> None:
+        super().__init__()
+        width = config.encoder.width
+        self.config = config
+        self.filterbank = FilterBank(config.encoder.num_bins)
+        self.encoder = encoder
+        self.predictor = predictor
+        self.cformer = cformer
+        self.token_head = nn.Linear(width, config.vocab_size)
+        self.ctc_head = nn.Linear(width, config.vocab_size + 1)  # the last class is the blank
+        self.adaptor = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, config.adaptor_width))
+        if config.phone_block:
+            self.phone_head = nn.Linear(width, config.num_phones)
+
+    def features(self, waveforms: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+        """Map waveforms [B, S] and lengths [B] in samples to log-mel [B, F, M] and frames [B]."""
+        return self.filterbank(waveforms, lengths)
+
+    def listen(
+        self, features: Tensor, lengths: Tensor, target_lengths: Tensor | None = None
+    ) -> SpeechTokens:
+        """Hear log-mel features [B, F, M] with lengths [B] in frames.
+
+        With ``target_lengths`` [B] (training) exactly so many tokens come out.
+        """
+        features = normalise(features, lengths)
+        hidden, lengths, blocks = self.encoder(features, lengths)
+        fired = self.predictor(hidden, lengths, target_lengths)
+        valid = valid_mask(fired.token_lengths, fired.tokens.shape[1])
+        tokens = self.cformer(fired.tokens, valid)
+        block = self.config.phone_block
+        middle = blocks[block - 1] if block else None
+        return SpeechTokens(tokens, self.token_head(tokens), fired, hidden, lengths, middle)
+
+    def forward(self, features: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+        """Map log-mel [B, F, M] to LM vectors [B, N, H] and token lengths [B]."""
+        heard = self.listen(features, lengths)
+        return self.adaptor(heard.tokens), heard.cif.token_lengths
+
+
+def normalise(features: Tensor, lengths: Tensor) -> Tensor:
+    """Subtract each row's mean over its valid frames and scale: [B, F, M] to the same, 0 beyond."""
+    valid = valid_mask(lengths, features.shape[1])[..., None]
+    total = torch.where(valid, features, 0.0).sum(1, keepdim=True)
+    mean = total / lengths.clamp(min=1)[:, None, None]
+    return torch.where(valid, (features - mean) / LOG_MEL_SCALE, 0.0)
+
+
+def build_encoder(config: EncoderConfig) -> Conformer:
+    """Build a conformer of the given sizes."""
+    subsampling = Subsampling(
+        config.num_bins, config.width, config.subsampling_channels, config.subsampling_layers
+    )
+    blocks = [
+        ConformerBlock(
+            config.width, config.num_heads, config.kernel, config.expansion, config.dropout
+        )
+        for _ in range(config.num_blocks)
+    ]
+    return Conformer(subsampling, blocks)
+
+
+def build_speech(config: SpeechConfig) -> SpeechInterface:
+    """Build a speech interface with fresh weights."""
+    encoder = config.encoder
+    blocks = [
+        TransformerBlock(
+            encoder.width, encoder.num_heads, config.cformer_expansion, encoder.dropout
+        )
+        for _ in range(config.cformer_blocks)
+    ]
+    return SpeechInterface(
+        build_encoder(encoder),
+        CifPredictor(encoder.width, encoder.dropout),
+        TransformerEncoder(blocks, encoder.width),
+        config,
+    )

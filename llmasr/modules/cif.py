@@ -1,0 +1,44 @@
+"""The trained part of continuous integrate-and-fire: how much each frame weighs.
+
+Letters: B batch, T frames, D width.
+"""
+
+import torch
+from torch import Tensor, nn
+
+from llmasr.modules.masks import valid_mask
+from llmasr.ops.cif import CifOutput, cif
+
+KERNEL = 3
+TAIL_THRESHOLD = 0.5
+
+
+class CifPredictor(nn.Module):
+    """Weigh frames with a small convolution and integrate them into tokens.
+
+    The weight is sigmoid(linear(relu(conv(h)))) in float32, 0 on padding. At inference a last token
+    that has at least half of its weight is completed, so the number of tokens is the rounded sum.
+    """
+
+    def __init__(self, width: int, dropout: float) -> None:
+        super().__init__()
+        self.convolution = nn.Conv1d(width, width, KERNEL, padding=KERNEL // 2)
+        self.dropout = nn.Dropout(dropout)
+        self.weight = nn.Linear(width, 1)
+
+    def alphas(self, hidden: Tensor, lengths: Tensor) -> Tensor:
+        """Return the weight of each frame, [B, T] float32 in [0, 1], from hidden [B, T, D]."""
+        valid = valid_mask(lengths, hidden.shape[1])
+        hidden = hidden.masked_fill(~valid[..., None], 0.0)
+        local = self.convolution(hidden.transpose(1, 2)).transpose(1, 2).relu()
+        logits = self.weight(self.dropout(local))[..., 0].float()
+        return torch.where(valid, logits.sigmoid(), 0.0)
+
+    def forward(
+        self, hidden: Tensor, lengths: Tensor, target_lengths: Tensor | None = None
+    ) -> CifOutput:
+        """Integrate hidden [B, T, D]; with targets [B] (training) exactly so many tokens fire."""
+        return cif(
+            hidden, self.alphas(hidden, lengths), lengths, target_lengths=target_lengths,
+            tail="normalize", tail_threshold=TAIL_THRESHOLD,
+        )  # fmt: skip

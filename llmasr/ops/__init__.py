@@ -1,0 +1,1 @@
+"""Numerical operators that exist in this library only."""

@@ -1,0 +1,58 @@
+"""Losses of the CIF acoustic model (Dong & Xu, arXiv 1905.11235, section 3).
+
+All are sums over the batch divided once by the number of target tokens. Letters: B batch, T frames,
+N tokens, V vocabulary.
+"""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn.functional import cross_entropy, ctc_loss
+
+from llmasr.modules.masks import valid_mask
+
+IGNORED = -100
+LABEL_SMOOTHING = 0.1
+
+
+class AcousticLosses(NamedTuple):
+    """Each a scalar per target token; ``total`` is the weighted sum."""
+
+    total: Tensor
+    token: Tensor
+    quantity: Tensor
+    ctc: Tensor
+    phone: Tensor
+
+
+def token_loss(logits: Tensor, tokens: Tensor, lengths: Tensor) -> Tensor:
+    """Sum the cross entropy of [B, N, V] logits against [B, N] tokens within ``lengths`` [B]."""
+    labels = tokens.masked_fill(~valid_mask(lengths, tokens.shape[1]), IGNORED)
+    return cross_entropy(
+        logits.float().flatten(0, 1), labels.flatten(),
+        ignore_index=IGNORED, label_smoothing=LABEL_SMOOTHING, reduction="sum",
+    )  # fmt: skip
+
+
+def quantity_loss(quantity: Tensor, target_lengths: Tensor) -> Tensor:
+    """Sum | accumulated weight - number of tokens | over [B]."""
+    return (quantity - target_lengths).abs().sum()
+
+
+def ctc(logits: Tensor, lengths: Tensor, targets: Tensor, target_lengths: Tensor) -> Tensor:
+    """Sum the CTC loss of [B, T, V + 1] logits, blank last; rows that are too short give 0."""
+    log_probs = logits.float().log_softmax(-1).transpose(0, 1)
+    return ctc_loss(
+        log_probs, targets, lengths, target_lengths,
+        blank=logits.shape[-1] - 1, reduction="sum", zero_infinity=True,
+    )  # fmt: skip
+
+
+def weighted(
+    token: Tensor, quantity: Tensor, ctc_sum: Tensor, phone: Tensor, num_tokens: Tensor
+) -> AcousticLosses:
+    """Divide the sums by the number of tokens and weigh them."""
+    parts = [part / num_tokens.clamp(min=1) for part in (token, quantity, ctc_sum, phone)]
+    weights = parts[0].new_tensor([1.0, 1.0, 0.5, 0.3])
+    return AcousticLosses(torch.stack(parts) @ weights, *parts)

@@ -1,0 +1,125 @@
+"""The state of a training run: schedule, optimiser, checkpoints that survive a kill at any moment.
+
+Knows nothing of models or data.
+"""
+
+import json
+import math
+import time
+from collections import defaultdict
+from collections.abc import Iterable
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torch.optim import AdamW, Optimizer
+
+DECAY_SHARE = 0.3
+
+
+def adamw(model: nn.Module, weight_decay: float) -> AdamW:
+    """AdamW over the trainable parameters; vectors and biases are not decayed."""
+    trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    groups = [
+        {"params": [p for p in trainable if p.dim() > 1], "weight_decay": weight_decay},
+        {"params": [p for p in trainable if p.dim() <= 1], "weight_decay": 0.0},
+    ]
+    return AdamW(groups, lr=0.0, betas=(0.9, 0.98), fused=True)
+
+
+def schedule(step: int, warmup: int, steps: int) -> float:
+    """Return the share of the peak rate at ``step``: linear up, constant, cosine down at the end."""
+    decay = int(DECAY_SHARE * steps)
+    if step < warmup:
+        return (step + 1) / warmup
+    if step < steps - decay:
+        return 1.0
+    return 0.5 * (1 + math.cos(math.pi * min(1.0, (step - steps + decay) / max(decay, 1))))
+
+
+def update(model: nn.Module, optimizer: Optimizer, rate: float, max_norm: float) -> float:
+    """Clip, step and clear; return the norm of the gradient. A non-finite one skips the step."""
+    for group in optimizer.param_groups:
+        group["lr"] = rate
+    norm = nn.utils.clip_grad_norm_(model.parameters(), max_norm)
+    if torch.isfinite(norm):
+        optimizer.step()
+    optimizer.zero_grad(set_to_none=True)
+    return float(norm)
+
+
+class Run:
+    """A folder that holds `state.pt` (to go on), `average-*.pt` (to average) and `log.jsonl`.
+
+    Args:
+        folder: made if missing.
+        keep: how many of the latest averaged checkpoints stay.
+    """
+
+    def __init__(self, folder: Path, keep: int = 6) -> None:
+        self.folder, self.keep = folder, keep
+        self.sums: dict[str, float] = defaultdict(float)
+        self.since, self.count = time.monotonic(), 0
+        folder.mkdir(parents=True, exist_ok=True)
+
+    def resume(self, model: nn.Module, optimizer: Optimizer) -> int:
+        """Load the latest state, if any, and return the step to go on with."""
+        path = self.folder / "state.pt"
+        if not path.exists():
+            return 0
+        state = torch.load(path, map_location="cpu", weights_only=True)
+        model.load_state_dict(state["model"])
+        optimizer.load_state_dict(state["optimizer"])
+        torch.set_rng_state(state["rng"])
+        return state["step"]
+
+    def save(self, model: nn.Module, optimizer: Optimizer, step: int) -> None:
+        """Store everything needed to go on with ``step``, and a copy of the weights to average."""
+        state = {
+            "model": model.state_dict(), "optimizer": optimizer.state_dict(),
+            "step": step, "rng": torch.get_rng_state(),
+        }  # fmt: skip
+        _replace(self.folder / "state.pt", state)
+        _replace(self.folder / f"average-{step:08d}.pt", model.state_dict())
+        for path in self._averaged()[: -self.keep]:
+            path.unlink()
+
+    def average(self) -> dict[str, Tensor]:
+        """Return the mean of the kept checkpoints."""
+        paths = self._averaged()
+        total = torch.load(paths[0], map_location="cpu", weights_only=True)
+        for path in paths[1:]:
+            for name, value in torch.load(path, map_location="cpu", weights_only=True).items():
+                total[name] += value
+        return {name: value / len(paths) for name, value in total.items()}
+
+    def log(self, step: int, values: dict[str, float], every: int) -> None:
+        """Add up values; every ``every`` steps print their means and append them to the log."""
+        self.count += 1
+        for name, value in values.items():
+            self.sums[name] += value
+        if (step + 1) % every:
+            return
+        means = {name: round(total / self.count, 4) for name, total in self.sums.items()}
+        seconds = time.monotonic() - self.since
+        entry = {"step": step + 1, **means, "steps_per_second": round(self.count / seconds, 3)}
+        with (self.folder / "log.jsonl").open("a", encoding="utf-8") as file:
+            file.write(json.dumps(entry) + "\n")
+        print(" ".join(f"{name} {value:g}" for name, value in entry.items()), flush=True)
+        self.sums.clear()
+        self.since, self.count = time.monotonic(), 0
+
+    def _averaged(self) -> list[Path]:
+        return sorted(self.folder.glob("average-*.pt"))
+
+
+def _replace(path: Path, value: object) -> None:
+    partial = path.with_suffix(".part")
+    torch.save(value, partial)
+    partial.replace(path)
+
+
+def freeze(modules: Iterable[nn.Module]) -> None:
+    """Stop training ``modules`` and put them into eval mode."""
+    for module in modules:
+        module.requires_grad_(False).eval()
