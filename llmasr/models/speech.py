@@ -22,6 +22,8 @@ from llmasr.modules.transformer import TransformerBlock, TransformerEncoder
 from llmasr.ops.cif import CifOutput
 
 LOG_MEL_SCALE = 4.0
+# Fast speech has more phones than hidden frames, so each frame may say two.
+PHONES_PER_FRAME = 2
 
 
 class Encoder(Protocol):
@@ -73,7 +75,7 @@ class SpeechInterface(nn.Module):
         self.ctc_head = nn.Linear(width, config.vocab_size + 1)  # the last class is the blank
         self.adaptor = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, config.adaptor_width))
         if config.phone_block:
-            self.phone_head = nn.Linear(width, config.num_phones)
+            self.phone_head = nn.Linear(width, PHONES_PER_FRAME * config.num_phones)
 
     def features(self, waveforms: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
         """Map waveforms [B, S] and lengths [B] in samples to log-mel [B, F, M] and frames [B]."""
@@ -94,6 +96,13 @@ class SpeechInterface(nn.Module):
         block = self.config.phone_block
         middle = blocks[block - 1] if block else None
         return SpeechTokens(tokens, self.token_head(tokens), fired, hidden, lengths, middle)
+
+    def phone_logits(self, heard: SpeechTokens) -> tuple[Tensor, Tensor]:
+        """Return phone CTC logits [B, 2 T, P] and lengths [B], for models with a phone block."""
+        if heard.middle is None:
+            raise ValueError("phone_block is 0; allowed: a block of the encoder")
+        split = (heard.middle.shape[0], -1, self.config.num_phones)
+        return self.phone_head(heard.middle).view(split), PHONES_PER_FRAME * heard.lengths
 
     def forward(self, features: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
         """Map log-mel [B, F, M] to LM vectors [B, N, H] and token lengths [B]."""

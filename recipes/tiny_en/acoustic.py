@@ -76,12 +76,11 @@ def losses(model: SpeechInterface, batch: Batch, features: Tensor) -> AcousticLo
     heard = model.listen(features, batch.lengths, batch.token_lengths)
     # A row whose weights are all zero fires nothing; then the batch may be narrower than its targets.
     width = heard.token_logits.shape[1]
-    assert heard.middle is not None
     return weighted(
         token_loss(heard.token_logits, batch.tokens[:, :width], batch.token_lengths),
         quantity_loss(heard.cif.quantity, batch.token_lengths),
         ctc(model.ctc_head(heard.hidden), heard.lengths, batch.tokens, batch.token_lengths),
-        ctc(model.phone_head(heard.middle), heard.lengths, batch.phones, batch.phone_lengths),
+        ctc(*model.phone_logits(heard), batch.phones, batch.phone_lengths),
         batch.token_lengths.sum(),
     )
 
@@ -110,7 +109,7 @@ def main(recipe: Recipe) -> None:
         parts.total.backward()
         rate = recipe.rate * schedule(step, recipe.warmup, recipe.steps)
         norm = update(model, optimizer, rate, max_norm=2.0)
-        values = {name: float(value) for name, value in parts._asdict().items()}
+        values = {name: value.item() for name, value in parts._asdict().items()}
         run.log(step, {**values, "norm": norm, "rate": rate}, recipe.log_every)
         if (step + 1) % recipe.save_every == 0:
             run.save(model, optimizer, step + 1)

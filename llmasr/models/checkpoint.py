@@ -1,0 +1,131 @@
+"""Models as folders: `config.json`, `model.safetensors`, `tokenizer.model`, `language_model/`.
+
+The language model is a transformers folder of its own. Everything is read strictly: a missing or an
+unknown weight is an error, never a random number. Nothing is unpickled.
+"""
+
+import json
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from transformers import AutoModelForCausalLM
+from transformers.utils import logging as transformers_logging
+
+from llmasr.config import ModelConfig, from_dict, to_dict
+from llmasr.models.language.tokenizer import Tokenizer
+from llmasr.models.speech import build_speech
+from llmasr.models.xllm import XLLM
+from llmasr.prompts import lay_out
+
+LANGUAGE_MODEL = "language_model"
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """A model and the tokenizer it was trained with."""
+
+    model: XLLM
+    tokenizer: Tokenizer
+
+    @property
+    def languages(self) -> tuple[str, ...]:
+        """Return the codes of the languages it understands."""
+        return self.model.config.languages
+
+
+def save_pretrained(
+    bundle: Bundle, folder: Path, *, dtype: torch.dtype = torch.float16
+) -> None:
+    """Write a model to ``folder``, made if missing, with weights stored as ``dtype``."""
+    folder.mkdir(parents=True, exist_ok=True)
+    weights = {
+        name: value.detach().to("cpu", dtype).contiguous()
+        for name, value in bundle.model.state_dict().items()
+        if not name.startswith(f"{LANGUAGE_MODEL}.")
+    }
+    save_file(weights, folder / "model.safetensors")
+    config = json.dumps(to_dict(bundle.model.config), indent=2, ensure_ascii=False)
+    (folder / "config.json").write_text(config + "\n", encoding="utf-8")
+    if bundle.tokenizer.path.resolve() != (folder / "tokenizer.model").resolve():
+        shutil.copyfile(bundle.tokenizer.path, folder / "tokenizer.model")
+    language_model = bundle.model.language_model
+    original = language_model.dtype
+    with _quiet():
+        language_model.to(dtype).save_pretrained(folder / LANGUAGE_MODEL)
+    language_model.to(original)
+
+
+def load_pretrained(folder: Path) -> Bundle:
+    """Read a model from ``folder``, on the CPU, in float32 and eval mode.
+
+    Raises:
+        FileNotFoundError: a file of the folder is missing.
+        ValueError: a file is damaged, or weights do not fit the configuration.
+    """
+    for name in ("config.json", "model.safetensors", "tokenizer.model", LANGUAGE_MODEL):
+        if not (folder / name).exists():
+            raise FileNotFoundError(f"{folder / name}: missing; a model folder needs it")
+    config = _read_config(folder / "config.json")
+    tokenizer = Tokenizer(folder / "tokenizer.model")
+    with _quiet():
+        language_model, report = AutoModelForCausalLM.from_pretrained(
+            folder / LANGUAGE_MODEL, dtype=torch.float32, local_files_only=True,
+            output_loading_info=True,
+        )  # fmt: skip
+    _require_none(folder / LANGUAGE_MODEL, report["missing_keys"], report["unexpected_keys"])
+    prompt = lay_out(tokenizer, config.prompt.instruction)
+    model = XLLM({"speech": build_speech(config.speech)}, language_model, prompt, config)
+    try:
+        weights = load_file(folder / "model.safetensors")
+    except SafetensorError as error:
+        raise ValueError(f"{folder / 'model.safetensors'}: damaged: {error}") from error
+    expected = {
+        name: value.shape
+        for name, value in model.state_dict().items()
+        if not name.startswith(f"{LANGUAGE_MODEL}.")
+    }
+    _require_none(
+        folder / "model.safetensors",
+        expected.keys() - weights.keys(),
+        weights.keys() - expected.keys(),
+    )
+    for name, value in weights.items():
+        if value.shape != expected[name]:
+            raise ValueError(
+                f"{folder / 'model.safetensors'}: {name} is {list(value.shape)}; "
+                f"config.json asks for {list(expected[name])}"
+            )
+    model.load_state_dict({name: value.float() for name, value in weights.items()}, strict=False)
+    return Bundle(model.eval(), tokenizer)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep transformers from drawing progress bars for a model that loads in a moment."""
+    shown = transformers_logging.is_progress_bar_enabled()
+    transformers_logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            transformers_logging.enable_progress_bar()
+
+
+def _read_config(path: Path) -> ModelConfig:
+    try:
+        return from_dict(ModelConfig, json.loads(path.read_text(encoding="utf-8")))
+    except (ValueError, TypeError) as error:
+        raise ValueError(f"{path}: {error}") from error
+
+
+def _require_none(path: Path, missing: object, unexpected: object) -> None:
+    for problem, names in (("missing", missing), ("unexpected", unexpected)):
+        if names:
+            listed = ", ".join(sorted(str(name) for name in names)[:5])  # type: ignore[attr-defined]
+            raise ValueError(f"{path}: {problem} weights: {listed}")

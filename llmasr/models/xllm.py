@@ -1,0 +1,104 @@
+"""X-LLM (arXiv 2305.04160): interfaces whose vectors a language model reads as if they were words.
+
+Composition only: the parts come built, and any of them can be replaced by a stub. Knows no files
+and no tokenizers.
+
+Letters: B batch, N speech tokens, L positions, H LM width, V vocabulary.
+"""
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+from transformers import PreTrainedModel
+
+from llmasr.config import ModelConfig
+from llmasr.models.speech import SpeechInterface
+from llmasr.models.splice import positions, splice
+from llmasr.prompts import PromptIds
+
+IGNORED = -100
+BOUNDARY_SCALE = 0.02
+
+
+class XLLM(nn.Module):
+    """A language model with interfaces.
+
+    Args:
+        interfaces: by modality; "speech" is the one that exists so far.
+        language_model: any transformers causal LM whose width is that of the adaptors.
+        prompt: ids around the speech, from :func:`llmasr.prompts.lay_out`.
+        config: travels with the model and is stored in its checkpoint.
+
+    Raises:
+        ValueError: the adaptor and the language model have different widths.
+    """
+
+    def __init__(
+        self,
+        interfaces: Mapping[str, SpeechInterface],
+        language_model: PreTrainedModel,
+        prompt: PromptIds,
+        config: ModelConfig,
+    ) -> None:
+        super().__init__()
+        width = language_model.get_input_embeddings().embedding_dim
+        if config.speech.adaptor_width != width:
+            raise ValueError(
+                f"adaptor_width is {config.speech.adaptor_width}; the language model needs {width}"
+            )
+        self.interfaces = nn.ModuleDict(interfaces)
+        self.language_model = language_model
+        self.prompt = prompt
+        self.config = config
+        # One vector before and one after what a modality says: [2, H].
+        self.boundaries = nn.ParameterDict(
+            {name: torch.randn(2, width) * BOUNDARY_SCALE for name in interfaces}
+        )
+
+    @property
+    def speech(self) -> SpeechInterface:
+        """Return the speech interface."""
+        return self.interfaces["speech"]  # type: ignore[return-value]
+
+    def embed(self, ids: Sequence[int]) -> Tensor:
+        """Return the LM's word vectors of ``ids``, [len(ids), H]."""
+        table = self.language_model.get_input_embeddings()
+        return table(torch.tensor(ids, dtype=torch.int64, device=table.weight.device))
+
+    def prompt_pieces(self, speech: Tensor, lengths: Tensor) -> list[list[Tensor]]:
+        """Return each row's prompt: ids before, boundary, speech, boundary, ids after.
+
+        Args:
+            speech: [B, N, H] vectors from the adaptor.
+            lengths: [B] int64.
+        """
+        before, after = self.embed(self.prompt.before), self.embed(self.prompt.after)
+        opening, closing = self.boundaries["speech"].split(1)
+        return [
+            [before, opening, vectors[:length].to(before.dtype), closing, after]
+            for vectors, length in zip(speech, lengths.tolist(), strict=True)
+        ]
+
+    def loss(self, speech: Tensor, lengths: Tensor, answers: Sequence[Sequence[int]]) -> Tensor:
+        """Return the mean cross entropy of the answers after their prompts.
+
+        Args:
+            speech: [B, N, H] vectors from the adaptor.
+            lengths: [B] int64.
+            answers: ids of each answer, with the end id.
+        """
+        rows = self.prompt_pieces(speech, lengths)
+        for pieces, answer in zip(rows, answers, strict=True):
+            pieces.append(self.embed(answer))
+        embeddings, mask = splice(rows)
+        labels = torch.full(mask.shape, IGNORED, device=mask.device)
+        for label, answer in zip(labels, answers, strict=True):
+            label[-len(answer) :] = torch.tensor(answer, device=mask.device)
+        logits = self.language_model(
+            inputs_embeds=embeddings, attention_mask=mask.long(), position_ids=positions(mask)
+        ).logits  # [B, L, V]
+        return cross_entropy(
+            logits[:, :-1].float().flatten(0, 1), labels[:, 1:].flatten(), ignore_index=IGNORED
+        )
