@@ -1,0 +1,361 @@
+"""The few names a user needs: `transcribe`, and a `Recognizer` that keeps its model loaded.
+
+A recogniser owns what lies around the network: reading audio, cutting it into spans, packing spans
+of many inputs into batches, and putting transcripts together. The network itself is a plain module
+that knows none of this.
+B spans in a batch, S samples.
+"""
+
+import logging
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import lru_cache, partial
+from itertools import chain
+from numbers import Real
+from pathlib import Path
+from typing import Any, NamedTuple, TypedDict, Unpack, overload
+
+import torch
+
+from llmasr.audio import SAMPLE_RATE, AudioSource
+from llmasr.decoding.batching import (
+    Piece,
+    Recording,
+    batches,
+    cut,
+    read,
+    read_or_fail,
+    windows,
+)
+from llmasr.decoding.greedy import Hypothesis, recognise
+from llmasr.decoding.segment import Span
+from llmasr.decoding.timestamps import words_from
+from llmasr.models.checkpoint import Bundle, load_pretrained, save_pretrained
+from llmasr.transcript import Segment, Transcript, Word
+
+logger = logging.getLogger(__name__)
+
+ASSETS = Path(__file__).parent / "assets"
+BATCH_SECONDS = 120.0
+# Inputs are read this many batches ahead, so that spans of similar length can share a batch.
+BATCHES_AHEAD = 16
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+Progress = Callable[[float, float], None]  # seconds of audio done, seconds of audio known so far
+
+
+class Options(TypedDict, total=False):
+    """Options of `Recognizer.transcribe`, which describes them."""
+
+    language: str | None
+    batch_seconds: float
+    channel: str | int
+    sample_rate: int | None
+    on_progress: Progress | None
+
+
+class Recognizer:
+    """Turns speech into text with a model that stays loaded."""
+
+    def __init__(self, bundle: Bundle, device: torch.device | str = "cpu", *, name: str = ""):
+        self.bundle = bundle
+        self.device = torch.device(device)
+        self.name = name
+        bundle.model.to(self.device).eval()
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        name_or_folder: str | Path = "tiny-en",
+        *,
+        device: str | torch.device = "auto",
+        dtype: str | torch.dtype | None = None,
+    ) -> "Recognizer":
+        """Load a bundled model by name, or any model from its folder.
+
+        Args:
+            name_or_folder: one of `bundled_models()`, or a folder that `save_pretrained` wrote.
+            device: "auto" (the GPU if there is one), or any name of a device that torch knows.
+            dtype: of the language model: "float32" (the default), "bfloat16" or "float16". The
+                acoustic part, which is small and sums over time, stays in float32.
+        """
+        chosen_device, chosen_dtype = _find_device(device), _find_dtype(dtype)
+        folder = _find_model(name_or_folder)
+        bundle = load_pretrained(folder)
+        bundle.model.language_model.to(chosen_dtype)
+        bundle.model.boundaries.to(chosen_dtype)
+        return cls(bundle, chosen_device, name=str(name_or_folder))
+
+    def save_pretrained(self, folder: str | Path) -> None:
+        """Write the model, so that `from_pretrained(folder)` gives it back."""
+        save_pretrained(self.bundle, Path(folder))
+
+    @overload
+    def transcribe(self, audio: AudioSource, **options: Unpack[Options]) -> Transcript: ...
+    @overload
+    def transcribe(
+        self, audio: list[Any] | Iterator[Any], **options: Unpack[Options]
+    ) -> list[Transcript]: ...
+    def transcribe(
+        self,
+        audio: Any,
+        *,
+        language: str | None = None,
+        batch_seconds: float = BATCH_SECONDS,
+        channel: str | int = "mix",
+        sample_rate: int | None = None,
+        on_progress: Progress | None = None,
+    ) -> Transcript | list[Transcript]:
+        """Recognise one input, or a list of inputs in the order of the list.
+
+        One input that cannot be read raises `AudioError`; in a list it becomes a transcript with
+        the status "failed", and the others are recognised all the same.
+
+        Args:
+            audio: a path, bytes, a file object, samples, `(samples, rate)`, or a list of these.
+            language: what is spoken, one of the languages of the model; None to leave it open.
+            batch_seconds: audio in a batch, padding included; bounds memory, changes no result.
+            channel: "mix", "left", "right" or the number of a channel.
+            sample_rate: rate of samples that come without one.
+            on_progress: called after each batch with the seconds of audio done and known so far.
+        """
+        settings = _Settings(language, batch_seconds, channel, sample_rate, on_progress)
+        if _is_many(audio):
+            return list(self._each(audio, settings))
+        settings.check_language(self.bundle.languages)
+        recording = read(audio, channel=channel, sample_rate=sample_rate)
+        return self._recognise([recording], settings, _Meter(on_progress))[0]
+
+    def transcribe_each(
+        self, audios: Iterable[AudioSource], **options: Unpack[Options]
+    ) -> Iterator[Transcript]:
+        """Recognise any number of inputs in little memory; options as for `transcribe`.
+
+        Inputs are read some batches ahead of their transcripts, which come in the same order.
+        """
+        return self._each(audios, _Settings(**options))
+
+    def _each(self, audios: Iterable[AudioSource], settings: "_Settings") -> Iterator[Transcript]:
+        settings.check_language(self.bundle.languages)
+        reading = partial(read_or_fail, channel=settings.channel, sample_rate=settings.sample_rate)
+        meter = _Meter(settings.on_progress)
+        return chain.from_iterable(
+            self._recognise(window, settings, meter)
+            for window in windows(map(reading, audios), BATCHES_AHEAD * settings.batch_seconds)
+        )
+
+    def _recognise(
+        self, recordings: Sequence[Recording], settings: "_Settings", meter: "_Meter"
+    ) -> list[Transcript]:
+        """Pack the spans of all inputs into batches, and put the results back in order."""
+        meter.expect(sum(len(recording.waveform) for recording in recordings))
+        heard: list[list[_Heard]] = [[] for _ in recordings]
+        for batch in batches(cut(recordings), settings.batch_seconds):
+            for piece, hypothesis in zip(batch, self._hear(batch), strict=True):
+                heard[piece.recording].append(hypothesis)
+            meter.advance(sum(len(piece.waveform) for piece in batch))
+        return [
+            self._transcript(recording, sorted(parts, key=_span), settings.language)
+            for recording, parts in zip(recordings, heard, strict=True)
+        ]
+
+    def _hear(self, batch: Sequence[Piece]) -> list["_Heard"]:
+        """Run a batch on the device; one that does not fit in memory runs as two halves."""
+        lengths = torch.tensor([len(piece.waveform) for piece in batch])  # [B]
+        padded = torch.zeros(len(batch), int(lengths.max()))  # [B, S]
+        for row, piece in zip(padded, batch, strict=True):
+            row[: len(piece.waveform)] = torch.from_numpy(piece.waveform)
+        try:
+            found = recognise(self.bundle.model, padded.to(self.device), lengths.to(self.device))
+        except torch.OutOfMemoryError:
+            if len(batch) == 1:
+                raise
+            logger.warning(
+                "%d spans did not fit in memory together; they run as halves", len(batch)
+            )
+        else:
+            shares = (lengths / lengths.sum()).tolist()
+            return [
+                _Heard(piece.span, hypothesis, share)
+                for piece, hypothesis, share in zip(batch, found, shares, strict=True)
+            ]
+        # Outside the handler, whose traceback would keep the memory of the failed attempt.
+        half = len(batch) // 2
+        return self._hear(batch[:half]) + self._hear(batch[half:])
+
+    def _transcript(
+        self, recording: Recording, heard: Sequence["_Heard"], language: str | None
+    ) -> Transcript:
+        if recording.error is not None:
+            return Transcript("", language, "failed", None, model=self.name, error=recording.error)
+        segments = [self._segment(part) for part in heard]
+        reason = _finish_reason(part.hypothesis.finish_reason for part in heard)
+        flags = recording.flags if reason == "stop" else (*recording.flags, reason)
+        text = " ".join(segment.text for segment in segments if segment.text)
+        only_language = self.bundle.languages[0] if len(self.bundle.languages) == 1 else None
+        return Transcript(
+            text,
+            language=language or only_language,
+            status=_status(text, flags),
+            finish_reason=reason,
+            flags=flags,
+            segments=tuple(segment for segment in segments if segment.text),
+            duration=round(len(recording.waveform) / SAMPLE_RATE, 3),
+            timings=_timings(recording.seconds, heard),
+            model=self.name,
+        )
+
+    def _segment(self, heard: "_Heard") -> Segment:
+        first, last = heard.span.start / SAMPLE_RATE, heard.span.end / SAMPLE_RATE
+
+        def seconds(time_in_span: float) -> float:
+            # Clipped before it is rounded, so that neighbouring segments never overlap.
+            return round(min(max(first + time_in_span, first), last), 3)
+
+        tokenizer = self.bundle.tokenizer
+        words = tuple(
+            Word(word.text, seconds(word.start), seconds(word.end), round(word.confidence, 4))
+            for word in words_from(heard.hypothesis, tokenizer, last - first)
+        )
+        text = tokenizer.decode(heard.hypothesis.token_ids).strip()
+        return Segment(round(first, 3), round(last, 3), text, words)
+
+
+@overload
+def transcribe(audio: AudioSource, **options: Any) -> Transcript: ...
+@overload
+def transcribe(audio: list[Any] | Iterator[Any], **options: Any) -> list[Transcript]: ...
+def transcribe(
+    audio: Any,
+    *,
+    model: str | Path = "tiny-en",
+    device: str | torch.device = "auto",
+    dtype: str | torch.dtype | None = None,
+    **options: Any,
+) -> Transcript | list[Transcript]:
+    """Recognise one input (a `Transcript`) or a list of them (a list of `Transcript`).
+
+    The model stays loaded for the next call. Options are those of `Recognizer.transcribe`; `model`,
+    `device` and `dtype` those of `Recognizer.from_pretrained`.
+    """
+    return _loaded(str(model), device, dtype).transcribe(audio, **options)
+
+
+def bundled_models() -> tuple[str, ...]:
+    """Return the names of the models that come with the package."""
+    return tuple(sorted(file.parent.name for file in ASSETS.glob("*/config.json")))
+
+
+@lru_cache(maxsize=2)
+def _loaded(model: str, device: str | torch.device, dtype: str | torch.dtype | None) -> Recognizer:
+    return Recognizer.from_pretrained(model, device=device, dtype=dtype)
+
+
+@dataclass(frozen=True)
+class _Settings:
+    """The values of `Options`."""
+
+    language: str | None = None
+    batch_seconds: float = BATCH_SECONDS
+    channel: str | int = "mix"
+    sample_rate: int | None = None
+    on_progress: Progress | None = None
+
+    def __post_init__(self) -> None:
+        if not self.batch_seconds > 0:
+            raise ValueError(f"batch_seconds is {self.batch_seconds}; it must be above 0")
+
+    def check_language(self, known: Sequence[str]) -> None:
+        if self.language is not None and self.language not in known:
+            raise ValueError(
+                f"language is {self.language!r}; this model understands: {', '.join(known)}"
+            )
+
+
+class _Heard(NamedTuple):
+    """What was recognised in a span."""
+
+    span: Span
+    hypothesis: Hypothesis
+    share: float  # of the work on its batch
+
+
+class _Meter:
+    """Counts audio, and tells whoever wants to know."""
+
+    def __init__(self, on_progress: Progress | None):
+        self.on_progress = on_progress
+        self.done = self.known = 0
+
+    def expect(self, samples: int) -> None:
+        self.known += samples
+
+    def advance(self, samples: int) -> None:
+        self.done += samples
+        if self.on_progress is not None:
+            self.on_progress(self.done / SAMPLE_RATE, self.known / SAMPLE_RATE)
+
+
+def _is_many(audio: object) -> bool:
+    """Tell a list of inputs from one input; `(samples, rate)` and a file object are one."""
+    if isinstance(audio, tuple):
+        return not (len(audio) == 2 and isinstance(audio[1], Real))
+    return isinstance(audio, list) or (isinstance(audio, Iterator) and not hasattr(audio, "read"))
+
+
+def _span(heard: _Heard) -> Span:
+    return heard.span
+
+
+def _finish_reason(reasons: Iterable[str]) -> str:
+    """Sum up the spans: one that is cut off is the news; silence needs all of them."""
+    found = set(reasons)
+    return "length" if "length" in found else "stop" if "stop" in found else "silence"
+
+
+def _timings(load: float, heard: Iterable[_Heard]) -> dict[str, float]:
+    """Return seconds of work by step; the work on a batch is shared by seconds of audio."""
+    timings = {"load": load, "acoustic": 0.0, "language_model": 0.0}
+    for part in heard:
+        for step, seconds in part.hypothesis.timings.items():
+            timings[step] += seconds * part.share
+    return {name: round(seconds, 6) for name, seconds in timings.items()}
+
+
+def _status(text: str, flags: Sequence[str]) -> str:
+    if "length" in flags or "audio_truncated" in flags:
+        return "truncated"
+    return "ok" if text else "empty"
+
+
+def _find_model(name_or_folder: str | Path) -> Path:
+    """Return the folder of a model; a bundled name comes before a folder of the same name."""
+    if name_or_folder in bundled_models():
+        return ASSETS / name_or_folder
+    if Path(name_or_folder).is_dir():
+        return Path(name_or_folder).resolve()
+    raise ValueError(
+        f"model is {str(name_or_folder)!r}; allowed: a folder with a model, or one of "
+        + ", ".join(bundled_models())
+    )
+
+
+def _find_device(device: str | torch.device) -> torch.device:
+    if device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        found = torch.device(device)
+    except RuntimeError as error:
+        raise ValueError(f"device is {device!r}; allowed: auto, cpu, cuda, cuda:0, ...") from error
+    if found.type == "cuda" and not torch.cuda.is_available():
+        raise ValueError(f"device is {str(device)!r}, but torch finds no GPU; allowed here: cpu")
+    return found
+
+
+def _find_dtype(dtype: str | torch.dtype | None) -> torch.dtype:
+    if dtype is None:
+        return torch.float32
+    name = str(dtype).removeprefix("torch.")
+    if name not in DTYPES:
+        raise ValueError(f"dtype is {name!r}; allowed: {', '.join(DTYPES)}")
+    return DTYPES[name]
