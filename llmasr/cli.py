@@ -1,0 +1,380 @@
+"""The command line: `llmasr transcribe`, `llmasr score`, `llmasr doctor`.
+
+Exit codes: 0 all fine, 1 usage, 2 some input failed or was truncated, 130 interrupted. Heavy
+libraries are imported by the commands that need them, so that `llmasr --help` is quick.
+"""
+
+import json
+import os
+import sys
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal, TextIO
+
+import typer
+
+import llmasr
+from llmasr.formats import FORMATS
+
+if TYPE_CHECKING:
+    from llmasr.api import Recognizer
+    from llmasr.transcript import Transcript
+
+FINE, USAGE, INCOMPLETE = 0, 1, 2
+PROBLEMS = frozenset({"failed", "truncated"})
+STDIN = "-"
+STATUS_FILE = "status.jsonl"
+# What a folder is searched for; a file that is named is read whatever its suffix.
+SUFFIXES = (
+    *(".aac", ".aif", ".aiff", ".au", ".caf", ".flac", ".m4a", ".mkv", ".mov", ".mp3", ".mp4"),
+    *(".oga", ".ogg", ".opus", ".wav", ".webm", ".wma"),
+)
+
+app = typer.Typer(
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    help="Speech recognition with a large language model behind a CIF speech interface.",
+)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line and return its exit code."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    try:
+        # Outside standalone mode usage errors arrive here, and their exit code is ours.
+        code = app(list(arguments) or ["--help"], prog_name="llmasr", standalone_mode=False)
+    except typer.TyperException as error:
+        typer.echo(f"Error: {error.format_message()}\nSee: llmasr --help", err=True)
+        return USAGE
+    return code if isinstance(code, int) else FINE
+
+
+def _print_version(is_asked: bool) -> None:
+    if is_asked:
+        typer.echo(llmasr.__version__)
+        raise typer.Exit(FINE)
+
+
+@app.callback()
+def _before_commands(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", callback=_print_version, is_eager=True, help="Print the version."
+        ),
+    ] = False,
+) -> None:
+    pass
+
+
+@app.command("transcribe")
+def _transcribe(
+    files: Annotated[
+        list[str],
+        typer.Argument(help="Audio files, folders of audio files, or - for standard input."),
+    ],
+    model: Annotated[str, typer.Option(help="A bundled model or a folder.")] = "tiny-en",
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, ...")] = "auto",
+    dtype: Annotated[
+        Literal["float32", "bfloat16", "float16"], typer.Option(help="Of the language model.")
+    ] = "float32",
+    language: Annotated[
+        str | None, typer.Option(help="What is spoken; one language of the model.")
+    ] = None,
+    channel: Annotated[str, typer.Option(help="mix, left, right, 0, 1, ...")] = "mix",
+    batch_seconds: Annotated[
+        float, typer.Option(help="Audio in a batch; bounds memory, changes no text.")
+    ] = 120.0,
+    format: Annotated[
+        Literal["txt", "json", "srt", "vtt"], typer.Option(help="What is written.")
+    ] = "txt",
+    output_dir: Annotated[
+        Path | None,
+        typer.Option(help=f"Write one <stem>.<format> a file, and {STATUS_FILE}."),
+    ] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Skip what this model has done in the output folder.")
+    ] = False,
+    no_progress: Annotated[bool, typer.Option("--no-progress", help="No bar.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Problems only.")] = False,
+) -> int:
+    """Turn speech into text.
+
+    Without --output-dir the result goes to standard output: the text of one file as it is; of many
+    files one line each, the name, a tab and the text (with json, one object a line). One JSON
+    status line for each file goes to standard error, or to status.jsonl in the output folder.
+
+    Exit code: 0 all fine, 1 usage, 2 some file failed or was truncated.
+    """
+    with _usage_errors():
+        sources = _expand(files)
+        policy = _parse_channel(channel)
+        output = _Folder(output_dir, format) if output_dir else _Screen(format, quiet)
+        output.check(sources, resume)
+        recognizer = _load(model, device, dtype)
+        todo = output.prepare(sources, model if resume else None)
+    statuses = set()
+    with _terminal(len(todo), has_bar=not (quiet or no_progress)) as bar:
+        with _usage_errors():
+            transcripts = recognizer.transcribe_each(
+                map(_content, todo),
+                language=language,
+                batch_seconds=batch_seconds,
+                channel=policy,
+                on_progress=bar.show,
+            )
+        for source, transcript in zip(todo, transcripts, strict=True):
+            output.publish(source, transcript)
+            statuses.add(transcript.status)
+            bar.count()
+    return INCOMPLETE if statuses & PROBLEMS else FINE
+
+
+@app.command("score")
+def _score(
+    references: Annotated[Path, typer.Argument(help="Kaldi text, or .jsonl with id and text.")],
+    hypotheses: Annotated[Path, typer.Argument(help="The same, by the same ids.")],
+    metric: Annotated[Literal["wer", "cer"], typer.Option(help="Words or characters.")] = "wer",
+    normalizer: Annotated[str, typer.Option(help="Applied to both sides.")] = "raw",
+) -> int:
+    """Count errors against references.
+
+    A missing hypothesis counts as all errors.
+
+    Exit code: 0 all fine, 1 usage, 2 some id is missing or unknown.
+    """
+    from llmasr.scoring import read_texts, score
+
+    with _usage_errors():
+        result = score(
+            read_texts(references), read_texts(hypotheses), metric=metric, normalizer=normalizer
+        )
+    typer.echo(str(result))
+    for name, ids in (("missing", result.missing), ("extra", result.extra)):
+        for identifier in ids:
+            typer.echo(f"{name}: {identifier}", err=True)
+    return FINE if result.complete else INCOMPLETE
+
+
+@app.command("doctor")
+def _doctor() -> int:
+    """Print what is installed and what is broken.
+
+    Exit code: 0 usable, 2 not.
+    """
+    from llmasr.doctor import examine
+
+    findings = list(examine())
+    for finding in findings:
+        typer.echo(str(finding))
+    return INCOMPLETE if any(finding.is_fatal for finding in findings) else FINE
+
+
+class _Screen:
+    """Results on standard output, status lines on standard error."""
+
+    def __init__(self, format: str, quiet: bool):
+        self.format = format
+        self.quiet = quiet
+        self.has_one = True
+
+    def check(self, sources: Sequence[str], resume: bool) -> None:
+        """Refuse results that could not be told apart."""
+        self.has_one = len(sources) == 1
+        if resume:
+            raise ValueError("--resume needs --output-dir")
+        if not self.has_one and self.format not in ("txt", "json"):
+            raise ValueError(f"--format {self.format} of {len(sources)} files needs --output-dir")
+
+    def prepare(self, sources: Sequence[str], resumed_model: str | None) -> list[str]:
+        """Return the sources that are to be recognised: all."""
+        return list(sources)
+
+    def publish(self, source: str, transcript: "Transcript") -> None:
+        """Print one result and its status."""
+        if transcript.status != "failed":
+            _say(self._content(source, transcript), sys.stdout)
+        if transcript.status in PROBLEMS or not self.quiet:
+            _say(_status_line(source, transcript) + "\n", sys.stderr)
+
+    def _content(self, source: str, transcript: "Transcript") -> str:
+        if self.has_one:
+            return FORMATS[self.format](transcript)
+        if self.format == "json":
+            named = {"file": source, **transcript.to_dict()}
+            return json.dumps(named, ensure_ascii=False) + "\n"
+        return f"{source}\t{transcript.text}\n"
+
+
+class _Folder:
+    """One file for each input, and one status line for each in a common file."""
+
+    def __init__(self, path: Path, format: str):
+        self.path = path
+        self.format = format
+        self.status_path = path / STATUS_FILE
+
+    def check(self, sources: Sequence[str], resume: bool) -> None:
+        """Refuse results that would overwrite one another."""
+        source_of: dict[Path, str] = {}
+        for source in sources:
+            target = self._target(source)
+            if target in source_of:
+                raise ValueError(
+                    f"{source_of[target]} and {source} would both be written to {target}"
+                )
+            source_of[target] = source
+
+    def prepare(self, sources: Sequence[str], resumed_model: str | None) -> list[str]:
+        """Make the folder, and return the sources whose results are not in it."""
+        self.path.mkdir(parents=True, exist_ok=True)
+        done = {} if resumed_model is None else self._done_by(resumed_model)
+        kept = [done[source] for source in sources if source in done]
+        _replace(self.status_path, "".join(line + "\n" for line in kept))
+        return [source for source in sources if source not in done]
+
+    def publish(self, source: str, transcript: "Transcript") -> None:
+        """Write one result and its status."""
+        line = _status_line(source, transcript)
+        if transcript.status != "failed":
+            _replace(self._target(source), FORMATS[self.format](transcript))
+        with self.status_path.open("a", encoding="utf-8") as file:
+            file.write(line + "\n")
+        if transcript.status in PROBLEMS:
+            _say(line + "\n", sys.stderr)
+
+    def _target(self, source: str) -> Path:
+        stem = "stdin" if source == STDIN else Path(source).stem
+        return self.path / f"{stem}.{self.format}"
+
+    def _done_by(self, model: str) -> dict[str, str]:
+        """Return the status lines of an earlier run that need no repetition, by source."""
+        done = {}
+        text = self.status_path.read_text(encoding="utf-8") if self.status_path.exists() else ""
+        for line in text.splitlines():
+            try:
+                status = json.loads(line)
+            except json.JSONDecodeError:  # the line that was being written when the run was killed
+                continue
+            is_done = status["status"] not in PROBLEMS and status["model"] == model
+            if is_done and self._target(status["file"]).exists():
+                done[status["file"]] = line
+        return done
+
+
+class _Bar:
+    """A progress bar in seconds of audio, on a terminal only."""
+
+    def __init__(self, num_files: int, is_shown: bool):
+        from tqdm import tqdm
+
+        self.num_files = num_files
+        self.num_done = 0
+        self.bar = tqdm(unit="s", unit_scale=True, disable=not is_shown, dynamic_ncols=True)
+
+    def show(self, done_seconds: float, known_seconds: float) -> None:
+        """Move to so many seconds of audio."""
+        self.bar.total = known_seconds
+        self.bar.update(done_seconds - self.bar.n)
+
+    def count(self) -> None:
+        """Count a file."""
+        self.num_done += 1
+        self.bar.set_description(f"{self.num_done}/{self.num_files} files")
+
+
+@contextmanager
+def _terminal(num_files: int, *, has_bar: bool) -> Iterator[_Bar]:
+    """Show a bar, if there is a terminal, and warnings as plain lines."""
+
+    def show_warning(message: Warning | str, *where: object, **more: object) -> None:
+        _say(f"warning: {message}\n", sys.stderr)
+
+    bar = _Bar(num_files, has_bar and sys.stderr.isatty())
+    with warnings.catch_warnings(), bar.bar:
+        warnings.showwarning = show_warning
+        yield bar
+
+
+@contextmanager
+def _usage_errors() -> Iterator[None]:
+    """Report what the user can mend as a message without traceback."""
+    try:
+        yield
+    except (ValueError, OSError) as error:
+        raise typer.TyperException(str(error)) from error
+    except ImportError as error:
+        raise typer.TyperException(f"{error}; `llmasr doctor` says what to repair") from error
+
+
+def _say(text: str, file: TextIO) -> None:
+    """Print without disturbing a progress bar."""
+    from tqdm import tqdm
+
+    tqdm.write(text, file=file, end="")
+
+
+def _load(model: str, device: str, dtype: str) -> "Recognizer":
+    from transformers.utils.logging import disable_progress_bar
+
+    from llmasr.api import Recognizer
+
+    disable_progress_bar()  # standard error is for status lines
+    return Recognizer.from_pretrained(model, device=device, dtype=dtype)
+
+
+def _content(source: str) -> str | bytes:
+    return sys.stdin.buffer.read() if source == STDIN else source
+
+
+def _expand(files: Sequence[str]) -> list[str]:
+    """Replace folders by the audio files in them."""
+    if files.count(STDIN) > 1:
+        raise ValueError(f"{STDIN} stands for standard input and can be given only once")
+    sources: list[str] = []
+    for file in files:
+        if file != STDIN and Path(file).is_dir():
+            found = [str(path) for path in sorted(Path(file).iterdir()) if _is_audio(path)]
+            if not found:
+                raise ValueError(f"folder {file} has no file with one of {', '.join(SUFFIXES)}")
+            sources += found
+        else:
+            sources.append(file)
+    return sources
+
+
+def _is_audio(path: Path) -> bool:
+    return path.suffix.lower() in SUFFIXES and path.is_file()
+
+
+def _parse_channel(text: str) -> str | int:
+    if text not in ("mix", "left", "right") and not text.isdecimal():
+        raise ValueError(f"--channel is {text!r}; allowed: mix, left, right, 0, 1, ...")
+    return int(text) if text.isdecimal() else text
+
+
+def _status_line(source: str, transcript: "Transcript") -> str:
+    seconds = sum(transcript.timings.values())
+    status = {
+        "file": source,
+        "status": transcript.status,
+        "error": transcript.error,
+        "flags": transcript.flags,
+        "duration": transcript.duration,
+        "rtf": round(seconds / transcript.duration, 4) if transcript.duration else None,
+        "model": transcript.model,
+    }
+    return json.dumps(status, ensure_ascii=False)
+
+
+def _replace(path: Path, content: str) -> None:
+    """Write a file at once or not at all."""
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        part.write_text(content, encoding="utf-8")
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
