@@ -33,6 +33,9 @@ class FilterBank(nn.Module):
         num_bins: number of mel bins M between 20 Hz and 8 kHz.
     """
 
+    window: Tensor  # [samples of a window]
+    triangles: Tensor  # [fft / 2 + 1, M]
+
     def __init__(self, num_bins: int = 80) -> None:
         super().__init__()
         window = torch.hann_window(WINDOW_SAMPLES, periodic=False, dtype=torch.float64).pow(0.85)

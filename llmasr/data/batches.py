@@ -17,6 +17,9 @@ from lhotse.cut import Cut
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
+# Until this round no cut is longer than so many seconds: words first, then phrases.
+CURRICULUM = ((30, 1.3), (34, 2.5))
+
 
 @dataclass(frozen=True)
 class Pool:
@@ -47,11 +50,18 @@ def plan_round(
 ) -> list[list[Cut]]:
     """Return the batches of one round: similar durations together, batches in random order.
 
-    A batch holds at most ``batch_seconds`` of padded audio (one longer cut stands alone). The very
-    first round goes from short to long, which gets CTC off the ground sooner.
+    A batch holds at most ``batch_seconds`` of padded audio (one longer cut stands alone). The first
+    rounds keep only short cuts (``CURRICULUM``), which gets CTC off the ground sooner.
     """
     rng = random.Random(f"{seed}:{number}")
-    drawn = [cut for index, pool in enumerate(pools) for cut in _draw(pool, f"{seed}:{index}", number)]
+    limits = [seconds for end, seconds in CURRICULUM if number < end]
+    longest_allowed = limits[0] if limits else float("inf")
+    drawn = [
+        cut
+        for index, pool in enumerate(pools)
+        for cut in _draw(pool, f"{seed}:{index}", number)
+        if cut.duration <= longest_allowed
+    ]
     # A little noise keeps equal lengths from always meeting the same neighbours.
     drawn.sort(key=lambda cut: cut.duration * rng.uniform(0.93, 1.07))
     batches: list[list[Cut]] = []
@@ -62,8 +72,7 @@ def plan_round(
             batches.append([])
             longest = cut.duration
         batches[-1].append(cut)
-    if number > 0:
-        rng.shuffle(batches)
+    rng.shuffle(batches)
     return batches
 
 
@@ -82,14 +91,10 @@ def _draw(pool: Pool, seed: str, number: int) -> list[Cut]:
 
 def endless(
     pools: Sequence[Pool], batch_seconds: float, seed: int, start: int
-) -> Iterator[tuple[int, list[Cut]]]:
-    """Yield (step, cuts) from step ``start`` on, for ever."""
-    step = 0
-    for number in itertools.count():
-        for cuts in plan_round(pools, batch_seconds, seed, number):
-            if step >= start:
-                yield step, cuts
-            step += 1
+) -> Iterator[list[Cut]]:
+    """Yield the cuts of batch ``start`` of all rounds in a row, and so on for ever."""
+    rounds = (plan_round(pools, batch_seconds, seed, number) for number in itertools.count())
+    return itertools.islice(itertools.chain.from_iterable(rounds), start, None)
 
 
 def collate(

@@ -28,7 +28,7 @@ class SelfAttention(nn.Module):
 
     def forward(self, hidden: Tensor, valid: Tensor) -> Tensor:
         """Map [B, T, D] to [B, T, D]; ``valid`` is [B, T] bool. Invalid rows are meaningless."""
-        size = (*hidden.shape[:2], 3, self.num_heads, -1)
+        size = (*hidden.shape[:2], 3, self.num_heads, hidden.shape[2] // self.num_heads)
         query, key, value = self.query_key_value(hidden).view(size).permute(2, 0, 3, 1, 4)
         dropout = self.dropout if self.training else 0.0
         # A row without any valid position would give NaN: it may look at everything instead.

@@ -14,6 +14,7 @@ from llmasr.modules.masks import valid_mask
 
 IGNORED = -100
 LABEL_SMOOTHING = 0.1
+CTC_WEIGHT, PHONE_WEIGHT = 0.5, 0.3
 
 
 class AcousticLosses(NamedTuple):
@@ -50,9 +51,9 @@ def ctc(logits: Tensor, lengths: Tensor, targets: Tensor, target_lengths: Tensor
 
 
 def weighted(
-    token: Tensor, quantity: Tensor, ctc_sum: Tensor, phone: Tensor, num_tokens: Tensor
+    sums: tuple[Tensor, Tensor, Tensor, Tensor], num_tokens: Tensor, cif_weight: float
 ) -> AcousticLosses:
-    """Divide the sums by the number of tokens and weigh them."""
-    parts = [part / num_tokens.clamp(min=1) for part in (token, quantity, ctc_sum, phone)]
-    weights = parts[0].new_tensor([1.0, 1.0, 0.5, 0.3])
+    """Divide the sums (in the order of the fields) by the number of tokens and weigh them."""
+    parts = [part / num_tokens.clamp(min=1) for part in sums]
+    weights = parts[0].new_tensor([cif_weight, cif_weight, CTC_WEIGHT, PHONE_WEIGHT])
     return AcousticLosses(torch.stack(parts) @ weights, *parts)

@@ -5,13 +5,14 @@ Knows nothing of models or data.
 
 import json
 import math
+import os
 import time
 from collections import defaultdict
 from collections.abc import Iterable
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, distributed, nn
 from torch.optim import AdamW, Optimizer
 
 DECAY_SHARE = 0.3
@@ -37,8 +38,29 @@ def schedule(step: int, warmup: int, steps: int) -> float:
     return 0.5 * (1 + math.cos(math.pi * min(1.0, (step - steps + decay) / max(decay, 1))))
 
 
+def join_processes() -> tuple[int, int]:
+    """Return (rank, number of processes); under `torchrun` they train one model together."""
+    if "WORLD_SIZE" not in os.environ:
+        return 0, 1
+    distributed.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
+    return distributed.get_rank(), distributed.get_world_size()
+
+
+def average_gradients(model: nn.Module) -> None:
+    """Make the gradients of all processes equal to their mean; alone, do nothing."""
+    if not distributed.is_initialized():
+        return
+    gradients = [p.grad for p in model.parameters() if p.grad is not None]
+    flat = torch.cat([gradient.flatten() for gradient in gradients])
+    distributed.all_reduce(flat)
+    flat /= distributed.get_world_size()
+    for gradient, mean in zip(gradients, flat.split([g.numel() for g in gradients]), strict=True):
+        gradient.copy_(mean.view_as(gradient))
+
+
 def update(model: nn.Module, optimizer: Optimizer, rate: float, max_norm: float) -> float:
-    """Clip, step and clear; return the norm of the gradient. A non-finite one skips the step."""
+    """Average over processes, clip, step, clear; return the norm of the gradient. A non-finite one skips the step."""
+    average_gradients(model)
     for group in optimizer.param_groups:
         group["lr"] = rate
     norm = nn.utils.clip_grad_norm_(model.parameters(), max_norm)
@@ -100,7 +122,7 @@ class Run:
             self.sums[name] += value
         if (step + 1) % every:
             return
-        means = {name: round(total / self.count, 4) for name, total in self.sums.items()}
+        means = {name: float(f"{total / self.count:.5g}") for name, total in self.sums.items()}
         seconds = time.monotonic() - self.since
         entry = {"step": step + 1, **means, "steps_per_second": round(self.count / seconds, 3)}
         with (self.folder / "log.jsonl").open("a", encoding="utf-8") as file:

@@ -1,10 +1,31 @@
-"""What the stages of this recipe share: flags from the fields of a dataclass."""
+"""What the stages of this recipe share: flags from a dataclass, data, and the loop of stages 2 and 3."""
 
 import argparse
+import json
+from collections import Counter
+from collections.abc import Callable
 from dataclasses import fields
-from typing import TypeVar
+from itertools import islice
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+from lhotse import CutSet
+from torch import Tensor
+
+from llmasr.data.augment import AugmentConfig, augment
+from llmasr.data.batches import Pool, collate, endless
+from llmasr.models.language.tokenizer import Tokenizer
+from llmasr.models.xllm import XLLM
+from llmasr.training.run import Run, adamw, join_processes, schedule, update
 
 Recipe = TypeVar("Recipe")
+
+# Harder than in stage 1: the LLM should meet mistakes like those that unseen speakers cause.
+ALIGN_AUGMENT = AugmentConfig(
+    noise_probability=0.5, snr_db=(0.0, 25.0), warp=0.15,
+    time_masks=2, time_mask_share=0.15, frequency_masks=2, max_frequency_mask=22,
+)  # fmt: skip
 
 
 def from_command_line(kind: type[Recipe], description: str | None) -> Recipe:
@@ -16,3 +37,71 @@ def from_command_line(kind: type[Recipe], description: str | None) -> Recipe:
         flag = f"--{field.name.replace('_', '-')}"
         parser.add_argument(flag, type=field.type, default=field.default)
     return kind(**vars(parser.parse_args()))
+
+
+def pools(features: Path, synthetic_draws: int) -> list[Pool]:
+    """Say what a round is made of: about as much synthetic speech as real, and some noise."""
+    draws = {
+        "en_sentences_l2": 4_000, "en_commands": 650, "en_digits": 400, "en_hotwords": 60,
+        "en_ljspeech": 8, "en_an4_mini": 5, "noise": 250, "synthetic": synthetic_draws,
+    }  # fmt: skip
+    return [
+        Pool(CutSet.from_file(features / name / "cuts.jsonl.gz").to_eager(), number)
+        for name, number in draws.items()
+    ]
+
+
+def noise_bank(features: Path) -> Tensor:
+    """Return the features of all noise clips in a row, [F, M]."""
+    cuts = CutSet.from_file(features / "noise/cuts.jsonl.gz")
+    return torch.cat([torch.from_numpy(c.load_features()).float() for c in cuts if c.num_frames > 50])
+
+
+def phone_speller(path: Path) -> tuple[Callable[[str], list[int]], int]:
+    """Return a function from text to phone ids, and the number of phones with the blank."""
+    spellings: dict[str, list[str]] = json.loads(path.read_text())
+    counts = Counter(phone for phones in spellings.values() for phone in phones)
+    inventory = {phone: index for index, phone in enumerate(sorted(counts))}
+    return (
+        lambda text: [inventory[phone] for phone in spellings[text]] if text else [],
+        len(inventory) + 1,
+    )
+
+
+def train_answers(model: XLLM, tokenizer: Tokenizer, recipe: Any, folder: Path) -> None:
+    """Train whatever of ``model`` is trainable to answer speech with its transcript.
+
+    The acoustic model runs without gradient and with dropout, so that its mistakes vary. It fires
+    freely, as it will in use; where it fires nothing there is nothing to learn.
+    """
+    rank, processes = join_processes()
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    model.to(device).train()
+    optimizer = adamw(model, recipe.weight_decay)
+    run = Run(folder)
+    start = run.resume(model, optimizer)
+    mixture = pools(recipe.runs / "features", recipe.synthetic_draws)
+    noise = noise_bank(recipe.runs / "features")
+    batches = endless(mixture, recipe.batch_seconds, recipe.seed, start * processes + rank)
+    for step in range(start, recipe.steps):
+        cuts = next(islice(batches, processes - 1 if step > start else 0, None))
+        batch = collate(cuts, tokenizer.encode, lambda text: []).to(device)
+        rng = torch.Generator().manual_seed(recipe.seed + 1000 * step + rank)
+        features = augment(batch.features, batch.lengths, noise, ALIGN_AUGMENT, rng)
+        with torch.no_grad():
+            heard = model.speech.listen(features.to(device), batch.lengths)
+        spoken = heard.cif.token_lengths > 0
+        answers = [
+            [*row[:length].tolist(), tokenizer.eos_id]
+            for row, length in zip(batch.tokens[spoken], batch.token_lengths[spoken], strict=True)
+        ]
+        speech = model.speech.adaptor(heard.tokens[spoken])
+        value = model.loss(speech, heard.cif.token_lengths[spoken], answers)
+        value.backward()
+        norm = update(model, optimizer, recipe.rate * schedule(step, 200, recipe.steps), 1.0)
+        if rank:
+            continue
+        run.log(step, {"loss": value.item(), "norm": norm}, recipe.log_every)
+        if (step + 1) % recipe.save_every == 0:
+            run.save(model, optimizer, step + 1)
+    model.load_state_dict(run.average())

@@ -1,0 +1,70 @@
+"""Stage 2: teach the S-Adaptor to speak to the frozen language model.
+
+    OMP_NUM_THREADS=1 torchrun --nproc-per-node 2 recipes/tiny_en/align.py
+
+Starts from stage 0 (`language_model.py`) and stage 1 (`acoustic.py`). Trained: the adaptor and the
+two boundary vectors, nothing else. Resumable; the result is the model folder `runs/tiny_en/aligned`.
+"""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+from acoustic import SPEECH
+from stage import from_command_line, train_answers
+from transformers import GlmForCausalLM
+
+from llmasr.config import ModelConfig, PromptConfig
+from llmasr.models.checkpoint import Bundle, save_pretrained
+from llmasr.models.language.tokenizer import Tokenizer
+from llmasr.models.speech import build_speech
+from llmasr.models.xllm import XLLM
+from llmasr.prompts import TRANSCRIBE, lay_out
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Settings of the stage; every field is a flag."""
+
+    runs: Path = Path("runs/tiny_en")
+    steps: int = 1_000
+    rate: float = 2e-3
+    batch_seconds: float = 60.0
+    weight_decay: float = 0.0
+    synthetic_draws: int = 5_000
+    seed: int = 2
+    log_every: int = 50
+    save_every: int = 100
+
+
+def assemble(runs: Path) -> Bundle:
+    """Put the results of stages 0 and 1 together; the boundaries begin as the words for them."""
+    tokenizer = Tokenizer(runs / "tokenizer.model")
+    trained = torch.load(runs / "acoustic/speech.pt", map_location="cpu", weights_only=True)
+    weights = {n: v for n, v in trained["model"].items() if not n.startswith("phone_head.")}
+    # The phones served training only.
+    speech = build_speech(replace(SPEECH, phone_block=0))
+    speech.load_state_dict(weights)
+    language_model = GlmForCausalLM.from_pretrained(runs / "language_model/model")
+    config = ModelConfig(speech.config, PromptConfig(TRANSCRIBE["en"]))
+    prompt = lay_out(tokenizer, config.prompt.instruction)
+    model = XLLM({"speech": speech}, language_model, prompt, config)
+    ids = [tokenizer.id_of("<speech>"), tokenizer.id_of("</speech>")]
+    with torch.no_grad():
+        model.boundaries["speech"].copy_(model.embed(ids))
+    return Bundle(model, tokenizer)
+
+
+def main(recipe: Recipe) -> None:
+    """Train, or go on training, and save the model."""
+    torch.manual_seed(recipe.seed)
+    bundle = assemble(recipe.runs)
+    bundle.model.requires_grad_(False)
+    bundle.model.speech.adaptor.requires_grad_(True)
+    bundle.model.boundaries.requires_grad_(True)
+    train_answers(bundle.model, bundle.tokenizer, recipe, recipe.runs / "align")
+    save_pretrained(bundle, recipe.runs / "aligned")
+
+
+if __name__ == "__main__":
+    main(from_command_line(Recipe, __doc__))

@@ -1,0 +1,47 @@
+"""Stage 3: tune the adaptor and the language model together.
+
+    OMP_NUM_THREADS=1 torchrun --nproc-per-node 2 recipes/tiny_en/tune.py
+
+Starts from stage 2. All of the language model is trained, not a LoRA: with 3 million parameters the
+whole of it is smaller than the adapters that a LoRA would add to a 6-billion model, and it only has
+one task. The acoustic model stays as it is. Resumable; the result is `runs/tiny_en/tuned`.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from stage import from_command_line, train_answers
+
+from llmasr.models.checkpoint import load_pretrained, save_pretrained
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Settings of the stage; every field is a flag."""
+
+    runs: Path = Path("runs/tiny_en")
+    steps: int = 3_000
+    rate: float = 6e-4
+    batch_seconds: float = 60.0
+    weight_decay: float = 0.05
+    synthetic_draws: int = 8_000
+    seed: int = 3
+    log_every: int = 50
+    save_every: int = 200
+
+
+def main(recipe: Recipe) -> None:
+    """Train, or go on training, and save the model."""
+    torch.manual_seed(recipe.seed)
+    bundle = load_pretrained(recipe.runs / "aligned")
+    bundle.model.requires_grad_(False)
+    bundle.model.speech.adaptor.requires_grad_(True)
+    bundle.model.boundaries.requires_grad_(True)
+    bundle.model.language_model.requires_grad_(True)
+    train_answers(bundle.model, bundle.tokenizer, recipe, recipe.runs / "tune")
+    save_pretrained(bundle, recipe.runs / "tuned")
+
+
+if __name__ == "__main__":
+    main(from_command_line(Recipe, __doc__))

@@ -1,0 +1,95 @@
+"""Networks: an utterance gives the same result alone and in any padded batch."""
+
+import pytest
+import torch
+
+from llmasr.config import EncoderConfig
+from llmasr.models.speech import build_encoder, normalise
+from llmasr.modules.attention import SelfAttention, rotate
+from llmasr.modules.cif import CifPredictor
+from llmasr.modules.masks import valid_mask
+from llmasr.modules.transformer import TransformerBlock, TransformerEncoder
+
+SMALL = EncoderConfig(width=32, num_blocks=2, num_heads=4, kernel=7, subsampling_channels=4)
+
+
+def seeded(module):
+    torch.manual_seed(0)
+    for parameter in module.parameters():
+        torch.nn.init.normal_(parameter, std=0.2)
+    return module.eval()
+
+
+def rows(count, size, width):
+    return torch.randn(count, size, width, generator=torch.Generator().manual_seed(1))
+
+
+@pytest.mark.parametrize("layers", [2, 3], ids=["40ms", "80ms"])
+@pytest.mark.parametrize("length", [1, 7, 8, 50, 96])
+def test_the_encoder_gives_the_same_frames_alone_and_padded(length, layers):
+    config = EncoderConfig(**{**vars(SMALL), "subsampling_layers": layers})
+    encoder = seeded(build_encoder(config))
+    features = rows(3, 97, 80)
+    features[1, length:] = 1e4  # whatever stands in the padding
+    together, lengths, _ = encoder(features, torch.tensor([97, length, 60]))
+    alone, alone_lengths, _ = encoder(features[1:2, :length], torch.tensor([length]))
+    assert lengths[1] == alone_lengths[0] == -(-length // 2**layers)
+    torch.testing.assert_close(together[1, : lengths[1]], alone[0], atol=1e-5, rtol=0)
+
+
+def test_the_encoder_sees_both_directions():
+    encoder = seeded(build_encoder(SMALL))
+    features = rows(1, 80, 80)
+    changed = features.clone()
+    changed[0, 40] += 1.0
+    lengths = torch.tensor([80])
+    difference = (encoder(features, lengths)[0] - encoder(changed, lengths)[0]).abs().sum(-1)[0]
+    assert difference[0] > 0 and difference[-1] > 0
+
+
+def test_attention_ignores_what_is_not_valid():
+    attention = seeded(SelfAttention(16, 2, 0.0))
+    hidden = rows(2, 9, 16)
+    valid = valid_mask(torch.tensor([9, 4]), 9)
+    changed = torch.where(valid[..., None], hidden, torch.full_like(hidden, 77.0))
+    torch.testing.assert_close(attention(hidden, valid)[valid], attention(changed, valid)[valid])
+
+
+def test_attention_without_any_valid_position_is_finite():
+    attention = seeded(SelfAttention(16, 2, 0.0))
+    assert attention(rows(2, 5, 16), torch.zeros(2, 5, dtype=torch.bool)).isfinite().all()
+    assert attention(torch.zeros(2, 0, 16), torch.zeros(2, 0, dtype=torch.bool)).shape == (2, 0, 16)
+
+
+def test_rotary_scores_depend_on_distance_alone():
+    query, key = rows(2, 1, 8).view(2, 1, 1, 8)
+    scores = [
+        (rotate(query.expand(1, 1, 9, 8))[0, 0, t + 3] * rotate(key.expand(1, 1, 9, 8))[0, 0, t]).sum()
+        for t in range(6)
+    ]
+    torch.testing.assert_close(torch.stack(scores), scores[0].expand(6), atol=1e-5, rtol=0)
+
+
+def test_the_cformer_hides_padded_tokens():
+    cformer = seeded(TransformerEncoder([TransformerBlock(16, 2, 2, 0.1)], 16).eval())
+    tokens = rows(2, 6, 16)
+    valid = valid_mask(torch.tensor([6, 2]), 6)
+    changed = torch.where(valid[..., None], tokens, torch.full_like(tokens, -50.0))
+    torch.testing.assert_close(cformer(tokens, valid)[valid], cformer(changed, valid)[valid])
+
+
+def test_padding_weighs_nothing_and_targets_set_the_count():
+    predictor = seeded(CifPredictor(16, 0.1))
+    hidden, lengths = rows(2, 12, 16), torch.tensor([12, 5])
+    assert predictor.alphas(hidden, lengths)[1, 5:].eq(0).all()
+    fired = predictor(hidden, lengths, torch.tensor([4, 3]))
+    assert fired.token_lengths.tolist() == [4, 3]
+
+
+def test_normalised_features_have_no_mean_and_no_padding():
+    features = rows(2, 10, 4) + 7
+    result = normalise(features, torch.tensor([10, 6]))
+    torch.testing.assert_close(result.sum(1), torch.zeros(2, 4), atol=1e-4, rtol=0)
+    assert result[1, 6:].eq(0).all()
+    louder = normalise(features + 3, torch.tensor([10, 6]))
+    torch.testing.assert_close(result, louder, atol=1e-5, rtol=0)
