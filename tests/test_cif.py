@@ -112,7 +112,8 @@ def test_times_increase_and_lie_inside_their_frames():
     output = cif(hidden, alpha, lengths, tail="normalize")
     for row, count in enumerate(output.token_lengths.tolist()):
         times, frames = output.fire_times[row, :count], output.fire_frames[row, :count]
-        assert (times.diff() > 0).all() and times.max() <= lengths[row]
+        assert (times.diff() > 0).all()
+        assert times.max() <= lengths[row]
         assert ((times - frames >= 0) & (times - frames <= 1)).all()
 
 
@@ -143,7 +144,8 @@ def test_silent_and_empty_rows_fire_nothing():
 def test_negative_and_nan_weights_count_as_nothing():
     alpha = torch.tensor([[0.5, -3.0, float("nan"), 0.5]])
     output = cif(torch.ones(1, 4, 1), alpha, torch.tensor([4]))
-    assert output.token_lengths.tolist() == [1] and output.quantity.item() == 1.0
+    assert output.token_lengths.tolist() == [1]
+    assert output.quantity.item() == 1.0
 
 
 def test_half_precision_input_loses_one_rounding_only():
@@ -174,6 +176,10 @@ def test_max_tokens_fixes_the_width():
     ],
 )
 def test_wrong_arguments_are_named(change, message):
-    arguments = {"hidden": torch.ones(1, 4, 2), "alpha": torch.ones(1, 4), "lengths": torch.tensor([4])}
+    arguments = {
+        "hidden": torch.ones(1, 4, 2),
+        "alpha": torch.ones(1, 4),
+        "lengths": torch.tensor([4]),
+    }
     with pytest.raises(ValueError, match=message):
         cif(**(arguments | change))

@@ -44,7 +44,8 @@ def test_the_encoder_sees_both_directions():
     changed[0, 40] += 1.0
     lengths = torch.tensor([80])
     difference = (encoder(features, lengths)[0] - encoder(changed, lengths)[0]).abs().sum(-1)[0]
-    assert difference[0] > 0 and difference[-1] > 0
+    assert difference[0] > 0
+    assert difference[-1] > 0
 
 
 def test_attention_ignores_what_is_not_valid():
@@ -64,7 +65,9 @@ def test_attention_without_any_valid_position_is_finite():
 def test_rotary_scores_depend_on_distance_alone():
     query, key = rows(2, 1, 8).view(2, 1, 1, 8)
     scores = [
-        (rotate(query.expand(1, 1, 9, 8))[0, 0, t + 3] * rotate(key.expand(1, 1, 9, 8))[0, 0, t]).sum()
+        (
+            rotate(query.expand(1, 1, 9, 8))[0, 0, t + 3] * rotate(key.expand(1, 1, 9, 8))[0, 0, t]
+        ).sum()
         for t in range(6)
     ]
     torch.testing.assert_close(torch.stack(scores), scores[0].expand(6), atol=1e-5, rtol=0)

@@ -1,5 +1,6 @@
 """Splice, loss, greedy decoding and checkpoints of the whole model."""
 
+import copy
 import json
 import math
 import shutil
@@ -68,14 +69,18 @@ def test_padded_speech_is_never_read(bundle):
     changed = speech.clone()
     changed[0, 3:] = 1e4
     answers = [[9, 2]]
-    assert bundle.model.loss(speech, lengths, answers) == bundle.model.loss(changed, lengths, answers)
+    assert bundle.model.loss(speech, lengths, answers) == bundle.model.loss(
+        changed, lengths, answers
+    )
 
 
 def test_a_row_reads_the_same_alone_and_in_a_batch(bundle, sound):
     waveforms, lengths = sound
     together = recognise(bundle.model, waveforms, lengths)
     for row, length in enumerate(lengths.tolist()):
-        alone = recognise(bundle.model, waveforms[row : row + 1, :length], lengths[row : row + 1])[0]
+        alone = recognise(bundle.model, waveforms[row : row + 1, :length], lengths[row : row + 1])[
+            0
+        ]
         assert alone.token_ids == together[row].token_ids
         assert alone.draft_ids == together[row].draft_ids
         assert alone.log_probs == pytest.approx(together[row].log_probs, abs=1e-5)
@@ -119,14 +124,14 @@ def test_the_bound_is_reached_and_said(bundle, sound):
 
 
 def test_the_language_model_is_not_asked_where_nothing_fires(bundle, sound, monkeypatch):
-    speech = bundle.model.speech
-    monkeypatch.setattr(speech.predictor.weight, "bias", torch.nn.Parameter(torch.tensor([-1e4])))
+    model = copy.deepcopy(bundle.model)
+    torch.nn.init.constant_(model.speech.predictor.weight.bias, -1e4)
 
     def refuse(*args, **kwargs):
         raise AssertionError("the language model was asked")
 
-    monkeypatch.setattr(bundle.model.language_model, "forward", refuse)
-    for hypothesis in recognise(bundle.model, *sound):
+    monkeypatch.setattr(model.language_model, "forward", refuse)
+    for hypothesis in recognise(model, *sound):
         assert hypothesis.finish_reason == "silence"
         assert hypothesis.token_ids == hypothesis.draft_ids == []
 

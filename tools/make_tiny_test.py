@@ -46,7 +46,9 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--tokenizer", type=Path, default=Path("llmasr/assets/tiny-en/tokenizer.model"))
+    parser.add_argument(
+        "--tokenizer", type=Path, default=Path("llmasr/assets/tiny-en/tokenizer.model")
+    )
     parser.add_argument("--out", type=Path, default=Path("llmasr/assets/tiny-test"))
     arguments = parser.parse_args()
     main(arguments.tokenizer, arguments.out)

@@ -124,9 +124,7 @@ def log_mel(filterbank: FilterBank, waveform: np.ndarray) -> np.ndarray:
     return features[0, : int(frames[0])].half().numpy()
 
 
-def _with_features(
-    cut: MonoCut, name: str, folder: Path, key: str, num_frames: int
-) -> MonoCut:
+def _with_features(cut: MonoCut, name: str, folder: Path, key: str, num_frames: int) -> MonoCut:
     seconds = num_frames * FRAME_SECONDS
     features = Features(
         type="llmasr-log-mel", num_frames=num_frames, num_features=80, frame_shift=FRAME_SECONDS,

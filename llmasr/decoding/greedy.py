@@ -85,9 +85,13 @@ def recognise(model: XLLM, waveforms: Tensor, lengths: Tensor) -> list[Hypothesi
     timings = {"acoustic": listened - began, "language_model": time.perf_counter() - listened}
     return [
         Hypothesis(
-            row.ids, row.log_probs, drafts[i][: fires[i]], seconds[i, : fires[i]].tolist(),
-            row.finish_reason or "silence", timings,
-        )  # fmt: skip
+            row.ids,
+            row.log_probs,
+            drafts[i][: fires[i]],
+            seconds[i, : fires[i]].tolist(),
+            row.finish_reason or "silence",
+            timings,
+        )
         for i, row in enumerate(rows)
     ]
 

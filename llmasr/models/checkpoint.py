@@ -39,9 +39,7 @@ class Bundle:
         return self.model.config.languages
 
 
-def save_pretrained(
-    bundle: Bundle, folder: Path, *, dtype: torch.dtype = torch.float16
-) -> None:
+def save_pretrained(bundle: Bundle, folder: Path, *, dtype: torch.dtype = torch.float16) -> None:
     """Write a model to ``folder``, made if missing, with weights stored as ``dtype``."""
     folder.mkdir(parents=True, exist_ok=True)
     weights = {

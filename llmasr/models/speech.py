@@ -29,9 +29,7 @@ PHONES_PER_FRAME = 2
 class Encoder(Protocol):
     """Anything that turns log-mel features into hidden frames."""
 
-    def __call__(
-        self, features: Tensor, lengths: Tensor
-    ) -> tuple[Tensor, Tensor, list[Tensor]]:
+    def __call__(self, features: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor, list[Tensor]]:
         """Map [B, F, M] and lengths [B] to [B, T, D], lengths [B] and each block's output."""
         ...
 

@@ -4,6 +4,7 @@ Knows nothing of models or data.
 """
 
 import json
+import logging
 import math
 import os
 import time
@@ -14,6 +15,8 @@ from pathlib import Path
 import torch
 from torch import Tensor, distributed, nn
 from torch.optim import AdamW, Optimizer
+
+logger = logging.getLogger(__name__)
 
 DECAY_SHARE = 0.3
 
@@ -29,7 +32,7 @@ def adamw(model: nn.Module, weight_decay: float) -> AdamW:
 
 
 def schedule(step: int, warmup: int, steps: int) -> float:
-    """Return the share of the peak rate at ``step``: linear up, constant, cosine down at the end."""
+    """Return the share of the peak rate at ``step``: linear up, constant, cosine down."""
     decay = int(DECAY_SHARE * steps)
     if step < warmup:
         return (step + 1) / warmup
@@ -42,6 +45,8 @@ def join_processes() -> tuple[int, int]:
     """Return (rank, number of processes); under `torchrun` they train one model together."""
     if "WORLD_SIZE" not in os.environ:
         return 0, 1
+    if torch.cuda.is_available():
+        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
     distributed.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
     return distributed.get_rank(), distributed.get_world_size()
 
@@ -59,7 +64,10 @@ def average_gradients(model: nn.Module) -> None:
 
 
 def update(model: nn.Module, optimizer: Optimizer, rate: float, max_norm: float) -> float:
-    """Average over processes, clip, step, clear; return the norm of the gradient. A non-finite one skips the step."""
+    """Average over processes, clip, step and clear; return the norm of the gradient.
+
+    A gradient that is not finite skips the step.
+    """
     average_gradients(model)
     for group in optimizer.param_groups:
         group["lr"] = rate
@@ -116,7 +124,7 @@ class Run:
         return {name: value / len(paths) for name, value in total.items()}
 
     def log(self, step: int, values: dict[str, float], every: int) -> None:
-        """Add up values; every ``every`` steps print their means and append them to the log."""
+        """Add up values; every ``every`` steps log their means and append them to `log.jsonl`."""
         self.count += 1
         for name, value in values.items():
             self.sums[name] += value
@@ -127,7 +135,7 @@ class Run:
         entry = {"step": step + 1, **means, "steps_per_second": round(self.count / seconds, 3)}
         with (self.folder / "log.jsonl").open("a", encoding="utf-8") as file:
             file.write(json.dumps(entry) + "\n")
-        print(" ".join(f"{name} {value:g}" for name, value in entry.items()), flush=True)
+        logger.info(" ".join(f"{name} {value:g}" for name, value in entry.items()))
         self.sums.clear()
         self.since, self.count = time.monotonic(), 0
 

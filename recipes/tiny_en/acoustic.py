@@ -3,8 +3,8 @@
     python recipes/tiny_en/acoustic.py --steps 10000
     OMP_NUM_THREADS=1 torchrun --nproc-per-node 2 recipes/tiny_en/acoustic.py --batch-seconds 30
 
-Reads what `prepare.py` wrote. Kill it at any moment and start it again: it goes on where it stopped.
-The result, an average of the last checkpoints, is `runs/tiny_en/acoustic/speech.pt`.
+Reads what `prepare.py` wrote. Kill it at any moment and start it again: it goes on where it
+stopped. The result, an average of the last checkpoints, is `runs/tiny_en/acoustic/speech.pt`.
 """
 
 from dataclasses import dataclass, replace
@@ -55,7 +55,7 @@ def losses(
 ) -> AcousticLosses:
     """Run the model with CIF scaled to the targets and return its losses."""
     heard = model.listen(features, batch.lengths, batch.token_lengths)
-    # A row whose weights are all zero fires nothing; then the batch may be narrower than its targets.
+    # A row without any weight fires nothing; the batch may then be narrower than its targets.
     width = heard.token_logits.shape[1]
     sums = (
         token_loss(heard.token_logits, batch.tokens[:, :width], batch.token_lengths),

@@ -3,7 +3,7 @@
     OMP_NUM_THREADS=1 torchrun --nproc-per-node 2 recipes/tiny_en/align.py
 
 Starts from stage 0 (`language_model.py`) and stage 1 (`acoustic.py`). Trained: the adaptor and the
-two boundary vectors, nothing else. Resumable; the result is the model folder `runs/tiny_en/aligned`.
+two boundary vectors, nothing else. Resumable; the result is the folder `runs/tiny_en/aligned`.
 """
 
 from dataclasses import dataclass, replace
@@ -62,8 +62,8 @@ def main(recipe: Recipe) -> None:
     bundle.model.requires_grad_(False)
     bundle.model.speech.adaptor.requires_grad_(True)
     bundle.model.boundaries.requires_grad_(True)
-    train_answers(bundle.model, bundle.tokenizer, recipe, recipe.runs / "align")
-    save_pretrained(bundle, recipe.runs / "aligned")
+    if train_answers(bundle.model, bundle.tokenizer, recipe, recipe.runs / "align"):
+        save_pretrained(bundle, recipe.runs / "aligned")
 
 
 if __name__ == "__main__":

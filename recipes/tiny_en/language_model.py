@@ -1,6 +1,6 @@
 """Stage 0: train the small GLM of `tiny-en` from text.
 
-    python recipes/tiny_en/language_model.py --steps 3000
+    OMP_NUM_THREADS=1 torchrun --nproc-per-node 2 recipes/tiny_en/language_model.py --batch-size 32
 
 Half of every batch is plain text. The other half is the task it will have later, in words alone: a
 damaged sentence stands where the speech will stand, and the whole sentence is the answer. So the
@@ -20,7 +20,7 @@ from transformers import GlmConfig, GlmForCausalLM
 
 from llmasr.models.language.tokenizer import Tokenizer
 from llmasr.prompts import TRANSCRIBE, lay_out
-from llmasr.training.run import Run, adamw, schedule, update
+from llmasr.training.run import Run, adamw, join_processes, schedule, update
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class Recipe:
     """Settings of the stage; every field is a flag."""
 
     runs: Path = Path("runs/tiny_en")
-    steps: int = 3_000
+    steps: int = 1_500
     rate: float = 1.5e-3
     warmup: int = 200
     batch_size: int = 64
@@ -98,6 +98,7 @@ def texts(folder: Path) -> tuple[list[str], list[float]]:
 
 def main(recipe: Recipe) -> None:
     """Train, or go on training, and write the averaged model."""
+    rank, _ = join_processes()
     torch.manual_seed(recipe.seed)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     tokenizer = Tokenizer(recipe.runs / "tokenizer.model")
@@ -106,18 +107,21 @@ def main(recipe: Recipe) -> None:
     run = Run(recipe.runs / "language_model")
     population, weights = texts(recipe.runs / "text")
     for step in range(run.resume(model, optimizer), recipe.steps):
-        rng = random.Random(f"{recipe.seed}:{step}")
+        rng = random.Random(f"{recipe.seed}:{step}:{rank}")
         drawn = rng.choices(population, weights, k=recipe.batch_size)
         rows = [example(text, tokenizer, recipe.damage, rng) for text in drawn]
         value = loss(model, rows, tokenizer.pad_id)
         value.backward()
         rate = recipe.rate * schedule(step, recipe.warmup, recipe.steps)
         norm = update(model, optimizer, rate, max_norm=1.0)
+        if rank:
+            continue
         run.log(step, {"loss": value.item(), "norm": norm}, recipe.log_every)
         if (step + 1) % recipe.save_every == 0:
             run.save(model, optimizer, step + 1)
-    model.load_state_dict(run.average())
-    model.save_pretrained(run.folder / "model")
+    if rank == 0:
+        model.load_state_dict(run.average())
+        model.save_pretrained(run.folder / "model")
 
 
 if __name__ == "__main__":

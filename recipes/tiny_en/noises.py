@@ -2,8 +2,8 @@
 
     python recipes/tiny_en/noises.py --data ../shared/data --out runs/tiny_en/noise
 
-Silence, coloured noise, hum, clicks, tones and pieces of the dish-washing recording. The forty short
-recordings in `noise` are the test set for silence: nothing is learnt from them.
+Silence, coloured noise, hum, clicks, tones and pieces of the dish-washing recording. The forty
+short recordings in `noise` are the test set for silence: nothing is learnt from them.
 """
 
 import argparse

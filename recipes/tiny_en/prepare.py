@@ -2,8 +2,8 @@
 
     python recipes/tiny_en/prepare.py --data ../shared/data --runs runs/tiny_en
 
-Needs what `texts.py`, `synthesise.py` and `noises.py` wrote, and the Debian package espeak-ng for the phones.
-Everything that is already there is kept, so a killed run goes on where it stopped.
+Needs what `texts.py`, `synthesise.py` and `noises.py` wrote, and the Debian package espeak-ng for
+the phones. Everything that is already there is kept, so a killed run goes on where it stopped.
 """
 
 import argparse
@@ -45,7 +45,9 @@ def spell_phones(texts: list[str], out: Path) -> None:
     wanted = [text for text in dict.fromkeys(texts) if text and text not in known]
     with ThreadPoolExecutor(2) as pool:
         work = pool.map(phones, wanted)
-        for text, spelling in zip(wanted, tqdm(work, total=len(wanted), desc="phones")):
+        for text, spelling in zip(
+            wanted, tqdm(work, total=len(wanted), desc="phones", mininterval=10), strict=True
+        ):
             known[text] = spelling
     out.write_text(json.dumps(known, indent=0))
 

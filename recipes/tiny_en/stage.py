@@ -1,7 +1,8 @@
-"""What the stages of this recipe share: flags from a dataclass, data, and the loop of stages 2 and 3."""
+"""What the stages share: flags from a dataclass, data, and the loop of stages 2 and 3."""
 
 import argparse
 import json
+import logging
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import fields
@@ -29,7 +30,8 @@ ALIGN_AUGMENT = AugmentConfig(
 
 
 def from_command_line(kind: type[Recipe], description: str | None) -> Recipe:
-    """Read the fields of the dataclass ``kind`` as flags."""
+    """Read the fields of the dataclass ``kind`` as flags, and log to the terminal."""
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
     parser = argparse.ArgumentParser(
         description=description, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -54,7 +56,9 @@ def pools(features: Path, synthetic_draws: int) -> list[Pool]:
 def noise_bank(features: Path) -> Tensor:
     """Return the features of all noise clips in a row, [F, M]."""
     cuts = CutSet.from_file(features / "noise/cuts.jsonl.gz")
-    return torch.cat([torch.from_numpy(c.load_features()).float() for c in cuts if c.num_frames > 50])
+    return torch.cat(
+        [torch.from_numpy(c.load_features()).float() for c in cuts if c.num_frames > 50]
+    )
 
 
 def phone_speller(path: Path) -> tuple[Callable[[str], list[int]], int]:
@@ -68,11 +72,12 @@ def phone_speller(path: Path) -> tuple[Callable[[str], list[int]], int]:
     )
 
 
-def train_answers(model: XLLM, tokenizer: Tokenizer, recipe: Any, folder: Path) -> None:
+def train_answers(model: XLLM, tokenizer: Tokenizer, recipe: Any, folder: Path) -> bool:
     """Train whatever of ``model`` is trainable to answer speech with its transcript.
 
     The acoustic model runs without gradient and with dropout, so that its mistakes vary. It fires
-    freely, as it will in use; where it fires nothing there is nothing to learn.
+    freely, as it will in use; where it fires nothing there is nothing to learn. Returns whether
+    this process is the one that saves the averaged model, which it then holds.
     """
     rank, processes = join_processes()
     device = "cuda" if torch.cuda.is_available() else "cpu"
@@ -104,4 +109,6 @@ def train_answers(model: XLLM, tokenizer: Tokenizer, recipe: Any, folder: Path) 
         run.log(step, {"loss": value.item(), "norm": norm}, recipe.log_every)
         if (step + 1) % recipe.save_every == 0:
             run.save(model, optimizer, step + 1)
-    model.load_state_dict(run.average())
+    if rank == 0:
+        model.load_state_dict(run.average())
+    return rank == 0

@@ -2,7 +2,7 @@
 
     python recipes/tiny_en/synthesise.py --text runs/tiny_en/text --out runs/tiny_en/synthetic
 
-Needs the Debian packages espeak-ng and flite (`apt-get install espeak-ng flite`). Each sentence gets
+Needs the Debian packages espeak-ng and flite (`apt-get install espeak-ng flite`). Each sentence has
 a voice drawn from its own text, so the result does not depend on order or on interruptions: clips
 that are already there are kept, and a killed run goes on where it stopped. Writes 16 kHz FLAC files
 and `manifest.jsonl` in the form of the other data sets.
@@ -26,20 +26,28 @@ from tqdm import tqdm
 
 SAMPLE_RATE = 16_000
 ESPEAK_ACCENTS = (
-    "en-us", "en-us", "en-gb", "en-gb-scotland", "en-gb-x-rp", "en-gb-x-gbcwmd", "en-029", "en-us-nyc",
+    "en-us",
+    "en-us",
+    "en-gb",
+    "en-gb-scotland",
+    "en-gb-x-rp",
+    "en-gb-x-gbcwmd",
+    "en-029",
+    "en-us-nyc",
 )
 ESPEAK_TIMBRES = (
-    "f1 f2 f3 f4 f5 m1 m2 m3 m4 m5 m6 m7 m8 Alex Alicia Andrea Andy Annie Gene Henrique Jacky Lee "
-    "Marco Mario Michael Mike adam anika antonio aunty belinda benjamin boris caleb david ed edward "
-    "grandma grandpa gustave iven john linda max michel miguel norbert pablo paul pedro quincy rob "
-    "robert sandro shelby steph travis victor zac klatt klatt2 klatt3 klatt4"
-).split()
+    "f1 f2 f3 f4 f5 m1 m2 m3 m4 m5 m6 m7 m8 Alex Alicia Andrea Andy Annie Gene Henrique "
+    "Jacky Lee Marco Mario Michael Mike adam anika antonio aunty belinda benjamin boris "
+    "caleb david ed edward grandma grandpa gustave iven john linda max michel miguel "
+    "norbert pablo paul pedro quincy rob robert sandro shelby steph travis victor zac "
+    "klatt klatt2 klatt3 klatt4 "
+).split()  # noqa: SIM905, one name a line is no easier to read
 FLITE_VOICES = ("slt", "rms", "awb", "kal16")
 
 
 @dataclass(frozen=True)
 class Utterance:
-    """One sentence, who says it and how. ``stretch`` > 1 is slower, ``pitch`` is in Hz or percent."""
+    """One sentence, who says it and how; ``stretch`` > 1 is slower, ``pitch`` in Hz or percent."""
 
     text: str
     engine: str
@@ -70,15 +78,30 @@ def speak(utterance: Utterance) -> np.ndarray:
     """Return the clip, [samples] float32 at 16 kHz, peak at most 0.9."""
     if utterance.engine == "flite":
         command = [
-            "flite", "-voice", utterance.voice, "-t", utterance.text, "-o", "/dev/stdout",
-            "--setf", f"duration_stretch={utterance.stretch}",
-            "--setf", f"int_f0_target_mean={utterance.pitch}",
+            "flite",
+            "-voice",
+            utterance.voice,
+            "-t",
+            utterance.text,
+            "-o",
+            "/dev/stdout",
+            "--setf",
+            f"duration_stretch={utterance.stretch}",
+            "--setf",
+            f"int_f0_target_mean={utterance.pitch}",
         ]
     else:
         rate = round(175 / utterance.stretch)
         command = [
-            "espeak-ng", "-v", utterance.voice, "-s", str(rate), "-p", str(utterance.pitch),
-            "--stdout", utterance.text,
+            "espeak-ng",
+            "-v",
+            utterance.voice,
+            "-s",
+            str(rate),
+            "-p",
+            str(utterance.pitch),
+            "--stdout",
+            utterance.text,
         ]
     raw = subprocess.run(command, check=True, capture_output=True).stdout
     # A WAV header written to a pipe has no valid length; read the samples behind it.
@@ -103,16 +126,23 @@ def produce(utterance: Utterance, out: Path) -> dict[str, object]:
         partial.write_bytes(encoded.getvalue())
         partial.replace(path)
     return {
-        "id": utterance.id, "audio": str(relative), "text": utterance.text, "lang": "en",
-        "speaker": f"{utterance.engine}-{utterance.voice}", "split": "train",
-        "duration": soundfile.info(path).duration, "sample_rate": SAMPLE_RATE,
+        "id": utterance.id,
+        "audio": str(relative),
+        "text": utterance.text,
+        "lang": "en",
+        "speaker": f"{utterance.engine}-{utterance.voice}",
+        "split": "train",
+        "duration": soundfile.info(path).duration,
+        "sample_rate": SAMPLE_RATE,
     }
 
 
 def plan(text: Path, flite_share: float) -> list[Utterance]:
     """List what to say: each sentence once, real transcripts twice more, lines once."""
     sentences = (text / "sentences.txt").read_text(encoding="utf-8").splitlines()
-    transcripts = list(dict.fromkeys((text / "transcripts.txt").read_text(encoding="utf-8").splitlines()))
+    transcripts = list(
+        dict.fromkeys((text / "transcripts.txt").read_text(encoding="utf-8").splitlines())
+    )
     lines = (text / "lines.txt").read_text(encoding="utf-8").splitlines()[:6000]
     words = [line for line in transcripts if " " not in line]
     takes = [(line, 0) for line in sentences]

@@ -17,7 +17,12 @@ import re
 from pathlib import Path
 
 REAL_SETS = (
-    "en_sentences_l2", "en_commands", "en_digits", "en_hotwords", "en_ljspeech", "en_an4_mini",
+    "en_sentences_l2",
+    "en_commands",
+    "en_digits",
+    "en_hotwords",
+    "en_ljspeech",
+    "en_an4_mini",
 )
 
 

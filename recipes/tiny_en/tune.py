@@ -39,8 +39,8 @@ def main(recipe: Recipe) -> None:
     bundle.model.speech.adaptor.requires_grad_(True)
     bundle.model.boundaries.requires_grad_(True)
     bundle.model.language_model.requires_grad_(True)
-    train_answers(bundle.model, bundle.tokenizer, recipe, recipe.runs / "tune")
-    save_pretrained(bundle, recipe.runs / "tuned")
+    if train_answers(bundle.model, bundle.tokenizer, recipe, recipe.runs / "tune"):
+        save_pretrained(bundle, recipe.runs / "tuned")
 
 
 if __name__ == "__main__":

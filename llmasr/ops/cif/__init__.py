@@ -77,9 +77,7 @@ def _check(
             f"alpha is {_describe(alpha)}; allowed: {list(hidden.shape[:2])} floating point"
         )
     for name, tensor in (("lengths", lengths), ("target_lengths", target_lengths)):
-        if tensor is not None and (
-            tensor.shape != hidden.shape[:1] or tensor.dtype != torch.int64
-        ):
+        if tensor is not None and (tensor.shape != hidden.shape[:1] or tensor.dtype != torch.int64):
             raise ValueError(f"{name} is {_describe(tensor)}; allowed: [{len(hidden)}] int64")
     if not threshold > 0:
         raise ValueError(f"threshold is {threshold}; allowed: above 0")

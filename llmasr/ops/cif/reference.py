@@ -1,8 +1,8 @@
 """Continuous integrate-and-fire (Dong & Xu, arXiv 1905.11235): the definition.
 
-Frame t of a row carries the weight a_t >= 0, so that it occupies the interval [C_(t-1), C_t] of the
-axis of accumulated weight, C_t = a_1 + ... + a_t. Token u owns [u * threshold, (u + 1) * threshold].
-The share of frame t in token u is the length of the overlap of the two intervals. One overlap
+Frame t of a row carries the weight a_t >= 0, so that it occupies the interval [C_(t-1), C_t] on the
+axis of accumulated weight, C_t = a_1 + ... + a_t. Token u owns the part from u * threshold to
+(u + 1) * threshold. The share of frame t in token u is the length of the overlap of the two intervals. One overlap
 matrix covers every case: no fire, one fire, or several fires inside a frame.
 
 Differentiable by autograd, any device, any floating dtype; sums run in float64. Memory is
