@@ -32,7 +32,7 @@ class Recipe:
     steps: int = 10_000
     rate: float = 6e-4
     warmup: int = 200
-    ctc_first: int = 1_000
+    ctc_first: int = 3_000
     batch_seconds: float = 60.0
     weight_decay: float = 0.02
     synthetic_draws: int = 5_000

@@ -35,13 +35,13 @@ ESPEAK_ACCENTS = (
     "en-029",
     "en-us-nyc",
 )
-ESPEAK_TIMBRES = (
+ESPEAK_TIMBRES = (  # noqa: SIM905, fifty lines of one name each are no easier to read
     "f1 f2 f3 f4 f5 m1 m2 m3 m4 m5 m6 m7 m8 Alex Alicia Andrea Andy Annie Gene Henrique "
     "Jacky Lee Marco Mario Michael Mike adam anika antonio aunty belinda benjamin boris "
     "caleb david ed edward grandma grandpa gustave iven john linda max michel miguel "
     "norbert pablo paul pedro quincy rob robert sandro shelby steph travis victor zac "
     "klatt klatt2 klatt3 klatt4 "
-).split()  # noqa: SIM905, one name a line is no easier to read
+).split()
 FLITE_VOICES = ("slt", "rms", "awb", "kal16")
 
 

@@ -2,8 +2,8 @@
 
 Frame t of a row carries the weight a_t >= 0, so that it occupies the interval [C_(t-1), C_t] on the
 axis of accumulated weight, C_t = a_1 + ... + a_t. Token u owns the part from u * threshold to
-(u + 1) * threshold. The share of frame t in token u is the length of the overlap of the two intervals. One overlap
-matrix covers every case: no fire, one fire, or several fires inside a frame.
+(u + 1) * threshold. The share of frame t in token u is the length of the overlap of the two. One
+overlap matrix covers every case: no fire, one fire, or several fires inside a frame.
 
 Differentiable by autograd, any device, any floating dtype; sums run in float64. Memory is
 O(B * T * U), so it is meant for checking and for short inputs.
