@@ -318,11 +318,8 @@ def _say(text: str, file: TextIO) -> None:
 
 
 def _load(model: str, device: str, dtype: str) -> "Recognizer":
-    from transformers.utils.logging import disable_progress_bar
-
     from llmasr.api import Recognizer
 
-    disable_progress_bar()  # standard error is for status lines
     return Recognizer.from_pretrained(model, device=device, dtype=dtype)
 
 

@@ -15,6 +15,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, distributed, nn
 from torch.optim import AdamW, Optimizer
+from tqdm import tqdm
 
 logger = logging.getLogger(__name__)
 
@@ -76,6 +77,11 @@ def update(model: nn.Module, optimizer: Optimizer, rate: float, max_norm: float)
         optimizer.step()
     optimizer.zero_grad(set_to_none=True)
     return float(norm)
+
+
+def progress(start: int, steps: int) -> Iterable[int]:
+    """Yield the steps from ``start`` on, with a bar if there is a terminal."""
+    return tqdm(range(start, steps), initial=start, total=steps, disable=None, unit="step")
 
 
 class Run:
@@ -147,9 +153,3 @@ def _replace(path: Path, value: object) -> None:
     partial = path.with_suffix(".part")
     torch.save(value, partial)
     partial.replace(path)
-
-
-def freeze(modules: Iterable[nn.Module]) -> None:
-    """Stop training ``modules`` and put them into eval mode."""
-    for module in modules:
-        module.requires_grad_(False).eval()

@@ -21,7 +21,7 @@ from llmasr.data.augment import AugmentConfig, augment
 from llmasr.data.batches import Batch, collate, endless
 from llmasr.models.speech import SpeechInterface, build_speech
 from llmasr.training.losses import AcousticLosses, ctc, quantity_loss, token_loss, weighted
-from llmasr.training.run import Run, adamw, join_processes, schedule, update
+from llmasr.training.run import Run, adamw, join_processes, progress, schedule, update
 
 
 @dataclass(frozen=True)
@@ -82,7 +82,7 @@ def main(recipe: Recipe) -> None:
     mixture = pools(recipe.runs / "features", recipe.synthetic_draws)
     noise = noise_bank(recipe.runs / "features")
     batches = endless(mixture, recipe.batch_seconds, recipe.seed, start * processes + rank)
-    for step in range(start, recipe.steps):
+    for step in progress(start, recipe.steps):
         cuts = next(islice(batches, processes - 1 if step > start else 0, None))
         batch = collate(cuts, tokenizer.encode, spell)
         rng = torch.Generator().manual_seed(recipe.seed + 1000 * step + rank)

@@ -20,7 +20,7 @@ from transformers import GlmConfig, GlmForCausalLM
 
 from llmasr.models.language.tokenizer import Tokenizer
 from llmasr.prompts import TRANSCRIBE, lay_out
-from llmasr.training.run import Run, adamw, join_processes, schedule, update
+from llmasr.training.run import Run, adamw, join_processes, progress, schedule, update
 
 
 @dataclass(frozen=True)
@@ -106,7 +106,7 @@ def main(recipe: Recipe) -> None:
     optimizer = adamw(model, recipe.weight_decay)
     run = Run(recipe.runs / "language_model")
     population, weights = texts(recipe.runs / "text")
-    for step in range(run.resume(model, optimizer), recipe.steps):
+    for step in progress(run.resume(model, optimizer), recipe.steps):
         rng = random.Random(f"{recipe.seed}:{step}:{rank}")
         drawn = rng.choices(population, weights, k=recipe.batch_size)
         rows = [example(text, tokenizer, recipe.damage, rng) for text in drawn]

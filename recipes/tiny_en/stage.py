@@ -18,7 +18,7 @@ from llmasr.data.augment import AugmentConfig, augment
 from llmasr.data.batches import Pool, collate, endless
 from llmasr.models.language.tokenizer import Tokenizer
 from llmasr.models.xllm import XLLM
-from llmasr.training.run import Run, adamw, join_processes, schedule, update
+from llmasr.training.run import Run, adamw, join_processes, progress, schedule, update
 
 Recipe = TypeVar("Recipe")
 
@@ -88,7 +88,7 @@ def train_answers(model: XLLM, tokenizer: Tokenizer, recipe: Any, folder: Path) 
     mixture = pools(recipe.runs / "features", recipe.synthetic_draws)
     noise = noise_bank(recipe.runs / "features")
     batches = endless(mixture, recipe.batch_seconds, recipe.seed, start * processes + rank)
-    for step in range(start, recipe.steps):
+    for step in progress(start, recipe.steps):
         cuts = next(islice(batches, processes - 1 if step > start else 0, None))
         batch = collate(cuts, tokenizer.encode, lambda text: []).to(device)
         rng = torch.Generator().manual_seed(recipe.seed + 1000 * step + rank)
