@@ -10,9 +10,7 @@ deletions. `--split dev` chooses settings; report on `test`. Hypotheses go to `-
 import argparse
 import json
 import platform
-import resource
 import subprocess
-import time
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,7 +25,6 @@ from llmasr.scoring import Score
 
 SETS = ("en_sentences_l2", "en_commands", "en_digits", "en_hotwords", "en_commonvoice")
 NORMALIZER = "llmasr-en"
-SINGLE_CLIPS = 100
 
 
 @dataclass(frozen=True)
@@ -38,7 +35,6 @@ class TestSet:
     audio: dict[str, Path]
     texts: dict[str, str]
     speakers: dict[str, str]
-    seconds: float
 
 
 def read_set(data: Path, name: str, split: str) -> TestSet | None:
@@ -52,7 +48,6 @@ def read_set(data: Path, name: str, split: str) -> TestSet | None:
         {entry["id"]: data / name / entry["audio"] for entry in entries},
         {entry["id"]: entry["text"] for entry in entries},
         {entry["id"]: entry["speaker"] for entry in entries},
-        sum(entry["duration"] for entry in entries),
     )
 
 
@@ -78,20 +73,10 @@ def acoustic_texts(recognizer: Recognizer, clips: TestSet) -> tuple[dict[str, st
     return ctc, cif
 
 
-def llm_texts(recognizer: Recognizer, clips: TestSet) -> tuple[dict[str, str], float]:
-    """Return the transcripts of the public API for all clips, and the seconds it took."""
-    began = time.perf_counter()
+def llm_texts(recognizer: Recognizer, clips: TestSet) -> dict[str, str]:
+    """Return the transcripts of the public API for all clips."""
     found = recognizer.transcribe([str(path) for path in clips.audio.values()])
-    seconds = time.perf_counter() - began
-    return dict(zip(clips.audio, (transcript.text for transcript in found), strict=True)), seconds
-
-
-def single_speed(recognizer: Recognizer, clips: TestSet) -> float:
-    """Return seconds of audio per second of work, one clip at a time, reading included."""
-    paths = list(clips.audio.values())[:SINGLE_CLIPS]
-    began = time.perf_counter()
-    seconds = sum(recognizer.transcribe(str(path)).duration for path in paths)
-    return seconds / (time.perf_counter() - began)
+    return dict(zip(clips.audio, (transcript.text for transcript in found), strict=True))
 
 
 def words(texts: Iterable[str]) -> int:
@@ -117,13 +102,12 @@ def evaluate(recognizer: Recognizer, data: Path, split: str, out: Path) -> list[
         "| set | system | WER % | 95 % interval by speaker | S/D/I | clips / words | missing |",
         "| --- | --- | --- | --- | --- | --- | --- |",
     ]
-    speeds = []
     for name in SETS:
         clips = read_set(data, name, split)
         if clips is None:
             continue
         ctc, cif = acoustic_texts(recognizer, clips)
-        llm, seconds = llm_texts(recognizer, clips)
+        llm = llm_texts(recognizer, clips)
         for system, texts in (("CTC greedy", ctc), ("CIF hypothesis", cif), ("LLM", llm)):
             result = score(clips.texts, texts, normalizer=NORMALIZER, groups=clips.speakers)
             lines.append(row(name, system, result))
@@ -133,15 +117,7 @@ def evaluate(recognizer: Recognizer, data: Path, split: str, out: Path) -> list[
                 json.dumps({"id": i, "text": text, "reference": clips.texts[i]}) + "\n"
                 for i, text in texts.items()
             ))  # fmt: skip
-        if name == SETS[0]:
-            speeds = [
-                f"- real-time factor on `{name}`, reading included, {torch.get_num_threads()} "
-                f"threads: {clips.seconds / seconds:.0f} times faster than real time in batches of "
-                f"120 s, {single_speed(recognizer, clips):.0f} times one clip at a time"
-            ]
-    lines += ["", *noise_lines(recognizer, data), *speeds]
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
-    return [*lines, f"- peak memory of this whole process: {peak:.2f} GiB"]
+    return [*lines, "", *noise_lines(recognizer, data)]
 
 
 def noise_lines(recognizer: Recognizer, data: Path) -> list[str]:
@@ -149,9 +125,9 @@ def noise_lines(recognizer: Recognizer, data: Path) -> list[str]:
     clips = read_set(data, "noise", "noise")
     assert clips is not None
     short = {name: path for name, path in clips.audio.items() if "dish" not in name}
-    kept = TestSet("noise", short, {}, {}, 0.0)
+    kept = TestSet("noise", short, {}, {})
     ctc, cif = acoustic_texts(recognizer, kept)
-    llm, _ = llm_texts(recognizer, kept)
+    llm = llm_texts(recognizer, kept)
     counts = ", ".join(
         f"{system} {words(texts.values())}"
         for system, texts in (("CTC", ctc), ("CIF", cif), ("LLM", llm))
