@@ -16,15 +16,15 @@ FLOOR = -15.9424  # log of the smallest energy the filterbank gives
 class AugmentConfig:
     """Probabilities and ranges. Signal-to-noise ratios are in dB of mean mel energy."""
 
-    noise_probability: float = 0.3
-    snr_db: tuple[float, float] = (5.0, 30.0)
+    noise_probability: float = 0.15
+    snr_db: tuple[float, float] = (8.0, 30.0)
     band_limit_probability: float = 0.1
-    warp: float = 0.12
-    time_masks: int = 2
-    time_mask_share: float = 0.08
-    max_time_mask: int = 30
-    frequency_masks: int = 2
-    max_frequency_mask: int = 12
+    warp: float = 0.1
+    time_masks: int = 1
+    time_mask_share: float = 0.05
+    max_time_mask: int = 20
+    frequency_masks: int = 1
+    max_frequency_mask: int = 8
 
 
 def augment(

@@ -19,7 +19,7 @@ from tqdm import tqdm
 
 logger = logging.getLogger(__name__)
 
-DECAY_SHARE = 0.3
+DECAY_SHARE = 0.4
 
 
 def adamw(model: nn.Module, weight_decay: float) -> AdamW:

@@ -29,13 +29,13 @@ class Recipe:
     """Settings of the stage; every field is a flag."""
 
     runs: Path = Path("runs/tiny_en")
-    steps: int = 10_000
+    steps: int = 9_500
     rate: float = 6e-4
     warmup: int = 200
     ctc_first: int = 3_000
     batch_seconds: float = 60.0
     weight_decay: float = 0.02
-    synthetic_draws: int = 5_000
+    synthetic_draws: int = 4_000
     seed: int = 0
     log_every: int = 100
     save_every: int = 500

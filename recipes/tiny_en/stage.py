@@ -22,12 +22,6 @@ from llmasr.training.run import Run, adamw, join_processes, progress, schedule, 
 
 Recipe = TypeVar("Recipe")
 
-# Harder than in stage 1: the LLM should meet mistakes like those that unseen speakers cause.
-ALIGN_AUGMENT = AugmentConfig(
-    noise_probability=0.5, snr_db=(0.0, 25.0), warp=0.15,
-    time_masks=2, time_mask_share=0.15, frequency_masks=2, max_frequency_mask=22,
-)  # fmt: skip
-
 
 def from_command_line(kind: type[Recipe], description: str | None) -> Recipe:
     """Read the fields of the dataclass ``kind`` as flags, and log to the terminal."""
@@ -92,7 +86,7 @@ def train_answers(model: XLLM, tokenizer: Tokenizer, recipe: Any, folder: Path) 
         cuts = next(islice(batches, processes - 1 if step > start else 0, None))
         batch = collate(cuts, tokenizer.encode, lambda text: []).to(device)
         rng = torch.Generator().manual_seed(recipe.seed + 1000 * step + rank)
-        features = augment(batch.features, batch.lengths, noise, ALIGN_AUGMENT, rng)
+        features = augment(batch.features, batch.lengths, noise, AugmentConfig(), rng)
         with torch.no_grad():
             heard = model.speech.listen(features.to(device), batch.lengths)
         spoken = heard.cif.token_lengths > 0
