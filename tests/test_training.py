@@ -78,16 +78,29 @@ def test_speed_changes_the_length():
 
 
 def test_a_round_draws_what_its_pools_say_and_respects_the_budget(cuts):
-    plan = plan_round([Pool(cuts, 7)], 2.0, seed=1, number=100)
+    plan = plan_round([Pool(cuts, 7)], 2.0, seed=1, number=3)
     assert sum(len(batch) for batch in plan) == 7
     for batch in plan:
         assert len(batch) * max(cut.duration for cut in batch) <= 2.0
 
 
+def test_a_curriculum_keeps_long_cuts_for_later(cuts):
+    early, late = (
+        {
+            cut.id
+            for batch in plan_round([Pool(cuts, 12)], 9.0, 0, number, [(3, 0.8)])
+            for cut in batch
+        }
+        for number in (2, 3)
+    )
+    assert early == {cut.id for cut in cuts if cut.duration <= 0.8}
+    assert len(early) < len(late) == 12
+
+
 def test_rounds_together_draw_every_cut_equally(cuts):
     drawn = [
         name
-        for number in range(96, 108)  # whole turns through the twelve cuts
+        for number in range(12)  # whole turns through the twelve cuts
         for batch in plan_round([Pool(cuts, 5)], 9.0, seed=0, number=number)
         for name in (cut.id for cut in batch)
     ]

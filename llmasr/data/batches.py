@@ -17,8 +17,8 @@ from lhotse.cut import Cut
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-# Until this round no cut is longer than so many seconds: words first, then phrases.
-CURRICULUM = ((30, 1.3), (34, 2.5))
+# Until this round no cut is longer than so many seconds.
+Curriculum = Sequence[tuple[int, float]]
 
 
 @dataclass(frozen=True)
@@ -46,15 +46,19 @@ class Batch:
 
 
 def plan_round(
-    pools: Sequence[Pool], batch_seconds: float, seed: int, number: int
+    pools: Sequence[Pool],
+    batch_seconds: float,
+    seed: int,
+    number: int,
+    curriculum: Curriculum = (),
 ) -> list[list[Cut]]:
     """Return the batches of one round: similar durations together, batches in random order.
 
-    A batch holds at most ``batch_seconds`` of padded audio (one longer cut stands alone). The first
-    rounds keep only short cuts (``CURRICULUM``), which gets CTC off the ground sooner.
+    A batch holds at most ``batch_seconds`` of padded audio (one longer cut stands alone). With a
+    curriculum the first rounds keep only short cuts, which gets CTC off the ground sooner.
     """
     rng = random.Random(f"{seed}:{number}")
-    limits = [seconds for end, seconds in CURRICULUM if number < end]
+    limits = [seconds for end, seconds in curriculum if number < end]
     longest_allowed = limits[0] if limits else float("inf")
     drawn = [
         cut
@@ -90,10 +94,16 @@ def _draw(pool: Pool, seed: str, number: int) -> list[Cut]:
 
 
 def endless(
-    pools: Sequence[Pool], batch_seconds: float, seed: int, start: int
+    pools: Sequence[Pool],
+    batch_seconds: float,
+    seed: int,
+    start: int,
+    curriculum: Curriculum = (),
 ) -> Iterator[list[Cut]]:
     """Yield the cuts of batch ``start`` of all rounds in a row, and so on for ever."""
-    rounds = (plan_round(pools, batch_seconds, seed, number) for number in itertools.count())
+    rounds = (
+        plan_round(pools, batch_seconds, seed, number, curriculum) for number in itertools.count()
+    )
     return itertools.islice(itertools.chain.from_iterable(rounds), start, None)
 
 

@@ -46,6 +46,8 @@ SPEECH = SpeechConfig(
     vocab_size=512, cformer_blocks=2, cformer_expansion=2, phone_block=4,
 )  # fmt: skip
 
+# Words first, then phrases, then sentences: (until this round, no longer than so many seconds).
+CURRICULUM = ((30, 1.3), (34, 2.5))
 # Until CTC has found the sounds, noise and masks only hide them.
 CLEAN = AugmentConfig(noise_probability=0.0, time_masks=0, frequency_masks=0)
 
@@ -81,7 +83,9 @@ def main(recipe: Recipe) -> None:
     start = run.resume(model, optimizer)
     mixture = pools(recipe.runs / "features", recipe.synthetic_draws)
     noise = noise_bank(recipe.runs / "features")
-    batches = endless(mixture, recipe.batch_seconds, recipe.seed, start * processes + rank)
+    batches = endless(
+        mixture, recipe.batch_seconds, recipe.seed, start * processes + rank, CURRICULUM
+    )
     for step in progress(start, recipe.steps):
         cuts = next(islice(batches, processes - 1 if step > start else 0, None))
         batch = collate(cuts, tokenizer.encode, spell)

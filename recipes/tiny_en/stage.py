@@ -70,8 +70,8 @@ def train_answers(model: XLLM, tokenizer: Tokenizer, recipe: Any, folder: Path) 
     """Train whatever of ``model`` is trainable to answer speech with its transcript.
 
     The acoustic model runs without gradient and with dropout, so that its mistakes vary. It fires
-    freely, as it will in use; where it fires nothing there is nothing to learn. Returns whether
-    this process is the one that saves the averaged model, which it then holds.
+    freely, as it will in use; the answer to noise is empty. Returns whether this process is the
+    one that saves the averaged model, which it then holds.
     """
     rank, processes = join_processes()
     device = "cuda" if torch.cuda.is_available() else "cpu"
@@ -89,13 +89,11 @@ def train_answers(model: XLLM, tokenizer: Tokenizer, recipe: Any, folder: Path) 
         features = augment(batch.features, batch.lengths, noise, AugmentConfig(), rng)
         with torch.no_grad():
             heard = model.speech.listen(features.to(device), batch.lengths)
-        spoken = heard.cif.token_lengths > 0
         answers = [
             [*row[:length].tolist(), tokenizer.eos_id]
-            for row, length in zip(batch.tokens[spoken], batch.token_lengths[spoken], strict=True)
+            for row, length in zip(batch.tokens, batch.token_lengths, strict=True)
         ]
-        speech = model.speech.adaptor(heard.tokens[spoken])
-        value = model.loss(speech, heard.cif.token_lengths[spoken], answers)
+        value = model.loss(model.speech.adaptor(heard.tokens), heard.cif.token_lengths, answers)
         value.backward()
         norm = update(model, optimizer, recipe.rate * schedule(step, 200, recipe.steps), 1.0)
         if rank:
