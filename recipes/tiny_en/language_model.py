@@ -2,7 +2,7 @@
 
     OMP_NUM_THREADS=1 torchrun --nproc-per-node 2 recipes/tiny_en/language_model.py --batch-size 32
 
-Half of every batch is plain text. The other half is the task it will have later, in words alone: a
+A part of every batch is plain text. The rest is the task it will have later, in words alone: a
 damaged sentence stands where the speech will stand, and the whole sentence is the answer. So the
 frozen model of stage 2 already knows how to read a prompt, and the S-Adaptor only has to learn how
 vectors that mean words look. Resumable; the result is `runs/tiny_en/language_model/`.
@@ -39,6 +39,9 @@ class Recipe:
     save_every: int = 250
 
 
+# Share of the examples that are text alone.
+PLAIN_SHARE = 0.3
+
 GLM = GlmConfig(
     vocab_size=512, hidden_size=256, intermediate_size=640, num_hidden_layers=4,
     num_attention_heads=4, num_key_value_heads=2, head_dim=64, max_position_embeddings=2048,
@@ -64,7 +67,7 @@ def damaged(ids: list[int], share: float, vocab: int, rng: random.Random) -> lis
 def example(text: str, tokenizer: Tokenizer, damage: float, rng: random.Random) -> list[list[int]]:
     """Return the prompt and the answer of one training example."""
     ids = tokenizer.encode(text)
-    if rng.random() < 0.5:
+    if rng.random() < PLAIN_SHARE:
         return [[tokenizer.bos_id], [*ids, tokenizer.eos_id]]
     before, after = lay_out(tokenizer, TRANSCRIBE["en"])
     heard = damaged(ids, damage, len(tokenizer), rng)
