@@ -1,9 +1,11 @@
-"""Stage 2: teach the S-Adaptor to speak to the frozen language model.
+"""Stage 2: teach the speech interface to speak to the frozen language model.
 
     OMP_NUM_THREADS=1 torchrun --nproc-per-node 2 recipes/tiny_en/align.py
 
-Starts from stage 0 (`language_model.py`) and stage 1 (`acoustic.py`). Trained: the adaptor and the
-two boundary vectors, nothing else. Resumable; the result is the folder `runs/tiny_en/aligned`.
+Starts from stage 0 (`language_model.py`) and stage 1 (`acoustic.py`). Trained, as in X-LLM: the
+interface behind the encoder (CIF, C-Former, S-Adaptor) and the two boundary vectors; encoder and
+language model are frozen. The CIF losses go on, so that the hypothesis stays good. Resumable; the
+result is the folder `runs/tiny_en/aligned`.
 """
 
 from dataclasses import dataclass, replace
@@ -12,14 +14,17 @@ from pathlib import Path
 import torch
 from acoustic import SPEECH
 from stage import from_command_line, train_answers
+from torch import Tensor
 from transformers import GlmForCausalLM
 
 from llmasr.config import ModelConfig, PromptConfig
+from llmasr.data.batches import Batch
 from llmasr.models.checkpoint import Bundle, save_pretrained
 from llmasr.models.language.tokenizer import Tokenizer
 from llmasr.models.speech import build_speech
 from llmasr.models.xllm import XLLM
 from llmasr.prompts import TRANSCRIBE, lay_out
+from llmasr.training.losses import quantity_loss, token_loss
 
 
 @dataclass(frozen=True)
@@ -27,10 +32,10 @@ class Recipe:
     """Settings of the stage; every field is a flag."""
 
     runs: Path = Path("runs/tiny_en")
-    steps: int = 1_000
-    rate: float = 2e-3
+    steps: int = 1_500
+    rate: float = 6e-4
     batch_seconds: float = 60.0
-    weight_decay: float = 0.0
+    weight_decay: float = 0.02
     synthetic_draws: int = 5_000
     seed: int = 2
     log_every: int = 50
@@ -55,14 +60,27 @@ def assemble(runs: Path) -> Bundle:
     return Bundle(model, tokenizer)
 
 
+def objective(model: XLLM, batch: Batch, features: Tensor, answers: list[list[int]]) -> Tensor:
+    """Return the loss of the answers plus the CIF losses, each per token."""
+    speech = model.speech
+    heard = speech.listen(features, batch.lengths, batch.token_lengths)
+    width = heard.token_logits.shape[1]
+    hypothesis = token_loss(heard.token_logits, batch.tokens[:, :width], batch.token_lengths)
+    quantity = quantity_loss(heard.cif.quantity, batch.token_lengths)
+    answer = model.loss(speech.adaptor(heard.tokens), heard.cif.token_lengths, answers)
+    return answer + (hypothesis + quantity) / batch.token_lengths.sum().clamp(min=1)
+
+
 def main(recipe: Recipe) -> None:
     """Train, or go on training, and save the model."""
     torch.manual_seed(recipe.seed)
     bundle = assemble(recipe.runs)
     bundle.model.requires_grad_(False)
-    bundle.model.speech.adaptor.requires_grad_(True)
+    speech = bundle.model.speech
+    for part in (speech.predictor, speech.cformer, speech.token_head, speech.adaptor):
+        part.requires_grad_(True)
     bundle.model.boundaries.requires_grad_(True)
-    if train_answers(bundle.model, bundle.tokenizer, recipe, recipe.runs / "align"):
+    if train_answers(bundle.model, bundle.tokenizer, recipe, recipe.runs / "align", objective):
         save_pretrained(bundle, recipe.runs / "aligned")
 
 

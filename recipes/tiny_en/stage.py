@@ -15,12 +15,14 @@ from lhotse import CutSet
 from torch import Tensor
 
 from llmasr.data.augment import AugmentConfig, augment
-from llmasr.data.batches import Pool, collate, endless
+from llmasr.data.batches import Batch, Pool, collate, endless
 from llmasr.models.language.tokenizer import Tokenizer
 from llmasr.models.xllm import XLLM
 from llmasr.training.run import Run, adamw, join_processes, progress, schedule, update
 
 Recipe = TypeVar("Recipe")
+# From the model, a batch, its changed features and the ids of its answers to the loss.
+Objective = Callable[[XLLM, Batch, Tensor, list[list[int]]], Tensor]
 
 
 def from_command_line(kind: type[Recipe], description: str | None) -> Recipe:
@@ -66,12 +68,13 @@ def phone_speller(path: Path) -> tuple[Callable[[str], list[int]], int]:
     )
 
 
-def train_answers(model: XLLM, tokenizer: Tokenizer, recipe: Any, folder: Path) -> bool:
+def train_answers(
+    model: XLLM, tokenizer: Tokenizer, recipe: Any, folder: Path, objective: Objective
+) -> bool:
     """Train whatever of ``model`` is trainable to answer speech with its transcript.
 
-    The acoustic model runs without gradient and with dropout, so that its mistakes vary. It fires
-    freely, as it will in use; the answer to noise is empty. Returns whether this process is the
-    one that saves the averaged model, which it then holds.
+    The answer to noise is empty. Returns whether this process is the one that saves the averaged
+    model, which it then holds.
     """
     rank, processes = join_processes()
     device = "cuda" if torch.cuda.is_available() else "cpu"
@@ -87,13 +90,11 @@ def train_answers(model: XLLM, tokenizer: Tokenizer, recipe: Any, folder: Path) 
         batch = collate(cuts, tokenizer.encode, lambda text: []).to(device)
         rng = torch.Generator().manual_seed(recipe.seed + 1000 * step + rank)
         features = augment(batch.features, batch.lengths, noise, AugmentConfig(), rng)
-        with torch.no_grad():
-            heard = model.speech.listen(features.to(device), batch.lengths)
         answers = [
             [*row[:length].tolist(), tokenizer.eos_id]
             for row, length in zip(batch.tokens, batch.token_lengths, strict=True)
         ]
-        value = model.loss(model.speech.adaptor(heard.tokens), heard.cif.token_lengths, answers)
+        value = objective(model, batch, features.to(device), answers)
         value.backward()
         norm = update(model, optimizer, recipe.rate * schedule(step, 200, recipe.steps), 1.0)
         if rank:
