@@ -28,7 +28,7 @@ class Recipe:
     """Settings of the stage; every field is a flag."""
 
     runs: Path = Path("runs/tiny_en")
-    steps: int = 1_500
+    steps: int = 1_000
     rate: float = 1.5e-3
     warmup: int = 200
     batch_size: int = 64

@@ -24,7 +24,7 @@ class Recipe:
     """Settings of the stage; every field is a flag."""
 
     runs: Path = Path("runs/tiny_en")
-    steps: int = 2_500
+    steps: int = 3_500
     rate: float = 6e-4
     batch_seconds: float = 60.0
     weight_decay: float = 0.05
