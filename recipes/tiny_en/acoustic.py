@@ -3,8 +3,10 @@
     python recipes/tiny_en/acoustic.py --steps 10000
     OMP_NUM_THREADS=1 torchrun --nproc-per-node 2 recipes/tiny_en/acoustic.py --batch-seconds 30
 
-Reads what `prepare.py` wrote. Kill it at any moment and start it again: it goes on where it
-stopped. The result, an average of the last checkpoints, is `runs/tiny_en/acoustic/speech.pt`.
+Reads what `prepare.py` wrote. Starts from fresh weights or, with `--init llmasr/assets/tiny-en
+--ctc-first 0`, from a finished model, then without curriculum. Kill it at any moment and start it
+again: it goes on where it stopped. The result, an average of the last checkpoints, is
+`runs/tiny_en/acoustic/speech.pt`.
 """
 
 from dataclasses import dataclass, replace
@@ -19,6 +21,7 @@ from torch import Tensor
 from llmasr.config import EncoderConfig, SpeechConfig
 from llmasr.data.augment import AugmentConfig, augment
 from llmasr.data.batches import Batch, collate, endless
+from llmasr.models.checkpoint import load_pretrained
 from llmasr.models.speech import SpeechInterface, build_speech
 from llmasr.training.losses import AcousticLosses, ctc, quantity_loss, token_loss, weighted
 from llmasr.training.run import Run, adamw, join_processes, progress, schedule, update
@@ -29,6 +32,7 @@ class Recipe:
     """Settings of the stage; every field is a flag."""
 
     runs: Path = Path("runs/tiny_en")
+    init: str = ""
     steps: int = 9_500
     rate: float = 6e-4
     warmup: int = 200
@@ -77,14 +81,19 @@ def main(recipe: Recipe) -> None:
     spell, num_phones = phone_speller(recipe.runs / "phones.json")
     config = replace(SPEECH, num_phones=num_phones)
     model = build_speech(config).to(device).train()
+    if recipe.init:
+        known = load_pretrained(Path(recipe.init)).model.speech.state_dict()
+        # A finished model has no phone head; that one begins anew.
+        model.load_state_dict(model.state_dict() | known)
     model.adaptor.requires_grad_(False)  # learns in stage 2
     optimizer = adamw(model, recipe.weight_decay)
     run = Run(recipe.runs / "acoustic")
     start = run.resume(model, optimizer)
     mixture = pools(recipe.runs / "features", recipe.synthetic_draws)
     noise = noise_bank(recipe.runs / "features")
+    curriculum = () if recipe.init else CURRICULUM
     batches = endless(
-        mixture, recipe.batch_seconds, recipe.seed, start * processes + rank, CURRICULUM
+        mixture, recipe.batch_seconds, recipe.seed, start * processes + rank, curriculum
     )
     for step in progress(start, recipe.steps):
         cuts = next(islice(batches, processes - 1 if step > start else 0, None))
