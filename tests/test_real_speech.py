@@ -81,9 +81,9 @@ def test_hidden_states_do_not_depend_on_the_batch(recognizer, data):
             alone = speech.listen(
                 *speech.features(torch.from_numpy(wave)[None], lengths[row, None])
             )
-            size = int(alone.lengths[0])
-            difference = together.hidden[row, :size] - alone.hidden[0]
-            assert difference.abs().max() < 1e-5 * alone.hidden.abs().max().clamp(min=1)
+            size = int(alone.frames.lengths[0])
+            difference = together.frames.hidden[row, :size] - alone.frames.hidden[0]
+            assert difference.abs().max() < 1e-5 * alone.frames.hidden.abs().max().clamp(min=1)
 
 
 def test_words_have_ordered_times_inside_the_audio(recognizer, data):

@@ -69,7 +69,8 @@ def test_all_stages_run_resume_and_give_a_model_that_transcribes(runs):
     assert logged(runs / "acoustic") == [1, 2]
     stage(runs, "align", 2, "--batch-seconds", "6", "--synthetic-draws", "4")
     stage(runs, "tune", 2, "--batch-seconds", "6", "--synthetic-draws", "4")
-    transcript = Recognizer.from_pretrained(runs / "tuned").transcribe(ASSETS / "example.flac")
+    stage(runs, "joint", 2, "--batch-seconds", "6", "--synthetic-draws", "4")
+    transcript = Recognizer.from_pretrained(runs / "joined").transcribe(ASSETS / "example.flac")
     assert transcript.status in ("ok", "empty", "truncated")
 
     frozen, tuned = (

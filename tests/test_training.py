@@ -212,8 +212,8 @@ def train(cuts, run, steps, stop):
         sums = (
             token_loss(heard.token_logits, batch.tokens, batch.token_lengths),
             quantity_loss(heard.cif.quantity, batch.token_lengths),
-            ctc(model.ctc_head(heard.hidden), heard.lengths, batch.tokens, batch.token_lengths),
-            ctc(*model.phone_logits(heard), batch.phones, batch.phone_lengths),
+            ctc(*model.ctc_logits(heard.frames), batch.tokens, batch.token_lengths),
+            ctc(*model.phone_logits(heard.frames), batch.phones, batch.phone_lengths),
         )
         parts = weighted(sums, batch.token_lengths.sum(), 1.0)
         parts.total.backward()

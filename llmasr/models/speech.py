@@ -34,15 +34,21 @@ class Encoder(Protocol):
         ...
 
 
+class SpeechFrames(NamedTuple):
+    """What the encoder heard."""
+
+    hidden: Tensor  # [B, T, D] encoder output
+    lengths: Tensor  # [B] int64, hidden frames
+    middle: Tensor | None  # [B, T, D] output of the block that the phone CTC supervises
+
+
 class SpeechTokens(NamedTuple):
     """What the interface heard, before the adaptor."""
 
     tokens: Tensor  # [B, N, D] C-Former output
     token_logits: Tensor  # [B, N, V] CIF hypothesis
     cif: CifOutput
-    hidden: Tensor  # [B, T, D] encoder output
-    lengths: Tensor  # [B] int64, hidden frames
-    middle: Tensor | None  # [B, T, D] output of the block that the phone CTC supervises
+    frames: SpeechFrames
 
 
 class SpeechInterface(nn.Module):
@@ -79,28 +85,35 @@ class SpeechInterface(nn.Module):
         """Map waveforms [B, S] and lengths [B] in samples to log-mel [B, F, M] and frames [B]."""
         return self.filterbank(waveforms, lengths)
 
+    def encode(self, features: Tensor, lengths: Tensor) -> SpeechFrames:
+        """Turn log-mel features [B, F, M] with lengths [B] in frames into hidden frames."""
+        hidden, lengths, blocks = self.encoder(normalise(features, lengths), lengths)
+        block = self.config.phone_block
+        return SpeechFrames(hidden, lengths, blocks[block - 1] if block else None)
+
+    def integrate(self, frames: SpeechFrames, target_lengths: Tensor | None = None) -> SpeechTokens:
+        """Turn hidden frames into tokens; with targets [B] (training) exactly so many."""
+        fired = self.predictor(frames.hidden, frames.lengths, target_lengths)
+        valid = valid_mask(fired.token_lengths, fired.tokens.shape[1])
+        tokens = self.cformer(fired.tokens, valid)
+        return SpeechTokens(tokens, self.token_head(tokens), fired, frames)
+
     def listen(
         self, features: Tensor, lengths: Tensor, target_lengths: Tensor | None = None
     ) -> SpeechTokens:
-        """Hear log-mel features [B, F, M] with lengths [B] in frames.
+        """Hear log-mel features [B, F, M] with lengths [B]: encode, then integrate."""
+        return self.integrate(self.encode(features, lengths), target_lengths)
 
-        With ``target_lengths`` [B] (training) exactly so many tokens come out.
-        """
-        features = normalise(features, lengths)
-        hidden, lengths, blocks = self.encoder(features, lengths)
-        fired = self.predictor(hidden, lengths, target_lengths)
-        valid = valid_mask(fired.token_lengths, fired.tokens.shape[1])
-        tokens = self.cformer(fired.tokens, valid)
-        block = self.config.phone_block
-        middle = blocks[block - 1] if block else None
-        return SpeechTokens(tokens, self.token_head(tokens), fired, hidden, lengths, middle)
+    def ctc_logits(self, frames: SpeechFrames) -> tuple[Tensor, Tensor]:
+        """Return CTC logits [B, T, V + 1], blank last, and lengths [B]."""
+        return self.ctc_head(frames.hidden), frames.lengths
 
-    def phone_logits(self, heard: SpeechTokens) -> tuple[Tensor, Tensor]:
+    def phone_logits(self, frames: SpeechFrames) -> tuple[Tensor, Tensor]:
         """Return phone CTC logits [B, 2 T, P] and lengths [B], for models with a phone block."""
-        if heard.middle is None:
+        if frames.middle is None:
             raise ValueError("phone_block is 0; allowed: a block of the encoder")
-        split = (heard.middle.shape[0], -1, self.config.num_phones)
-        return self.phone_head(heard.middle).view(split), PHONES_PER_FRAME * heard.lengths
+        split = (frames.middle.shape[0], -1, self.config.num_phones)
+        return self.phone_head(frames.middle).view(split), PHONES_PER_FRAME * frames.lengths
 
     def forward(self, features: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
         """Map log-mel [B, F, M] to LM vectors [B, N, H] and token lengths [B]."""

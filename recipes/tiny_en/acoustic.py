@@ -66,8 +66,8 @@ def losses(
     sums = (
         token_loss(heard.token_logits, batch.tokens[:, :width], batch.token_lengths),
         quantity_loss(heard.cif.quantity, batch.token_lengths),
-        ctc(model.ctc_head(heard.hidden), heard.lengths, batch.tokens, batch.token_lengths),
-        ctc(*model.phone_logits(heard), batch.phones, batch.phone_lengths),
+        ctc(*model.ctc_logits(heard.frames), batch.tokens, batch.token_lengths),
+        ctc(*model.phone_logits(heard.frames), batch.phones, batch.phone_lengths),
     )
     return weighted(sums, batch.token_lengths.sum(), cif_weight)
 

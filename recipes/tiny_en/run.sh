@@ -21,6 +21,7 @@ torchrun --nproc-per-node "$processes" $here/language_model.py --batch-size "$((
 together $here/acoustic.py
 together $here/align.py
 together $here/tune.py
+together $here/joint.py
 rm -rf llmasr/assets/tiny-en
-cp -r $runs/tuned llmasr/assets/tiny-en
+cp -r $runs/joined llmasr/assets/tiny-en
 python $here/evaluate.py --model tiny-en --data "$data" --report $here/RESULTS.md

@@ -4,7 +4,7 @@
 
 Starts from stage 2. All of the language model is trained, not a LoRA: with 3 million parameters the
 whole of it is smaller than the adapters that a LoRA would add to a 6-billion model, and it only has
-one task. The acoustic model stays as it is. Resumable; the result is `runs/tiny_en/tuned`.
+one task. The acoustic model stays as it is until `joint.py`. Resumable; the result is `runs/tiny_en/tuned`.
 """
 
 from dataclasses import dataclass
@@ -24,7 +24,7 @@ class Recipe:
     """Settings of the stage; every field is a flag."""
 
     runs: Path = Path("runs/tiny_en")
-    steps: int = 3_500
+    steps: int = 1_400
     rate: float = 6e-4
     batch_seconds: float = 60.0
     weight_decay: float = 0.05

@@ -1,0 +1,65 @@
+"""Stage 3b: train all parts together, so that each corrects for the others.
+
+    OMP_NUM_THREADS=1 torchrun --nproc-per-node 2 recipes/tiny_en/joint.py --batch-seconds 30
+
+Starts from `tune.py`. X-LLM reports that its parts, trained one by one, stay behind a plain
+CIF recogniser unless all are trained jointly; this stage does so. One encoder pass serves two
+readings: CIF fires freely for the answer of the language model, as in use, and scaled to the
+targets for the CIF losses. Resumable; the result is the folder `runs/tiny_en/joined`.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from stage import from_command_line, train_answers
+from torch import Tensor
+
+from llmasr.data.batches import Batch
+from llmasr.models.checkpoint import load_pretrained, save_pretrained
+from llmasr.models.xllm import XLLM
+from llmasr.training.losses import ctc, quantity_loss, token_loss, weighted
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Settings of the stage; every field is a flag."""
+
+    runs: Path = Path("runs/tiny_en")
+    steps: int = 1_800
+    rate: float = 3e-4
+    batch_seconds: float = 60.0
+    weight_decay: float = 0.02
+    synthetic_draws: int = 4_000
+    seed: int = 4
+    log_every: int = 50
+    save_every: int = 100
+
+
+def objective(model: XLLM, batch: Batch, features: Tensor, answers: list[list[int]]) -> Tensor:
+    """Return the loss of the answers plus the acoustic losses, each per token."""
+    speech = model.speech
+    frames = speech.encode(features, batch.lengths)
+    free, scaled = speech.integrate(frames), speech.integrate(frames, batch.token_lengths)
+    width = scaled.token_logits.shape[1]
+    sums = (
+        token_loss(scaled.token_logits, batch.tokens[:, :width], batch.token_lengths),
+        quantity_loss(scaled.cif.quantity, batch.token_lengths),
+        ctc(*speech.ctc_logits(frames), batch.tokens, batch.token_lengths),
+        frames.hidden.new_zeros(()),
+    )
+    acoustic = weighted(sums, batch.token_lengths.sum(), 1.0)
+    answer = model.loss(speech.adaptor(free.tokens), free.cif.token_lengths, answers)
+    return answer + acoustic.total
+
+
+def main(recipe: Recipe) -> None:
+    """Train, or go on training, and save the model."""
+    torch.manual_seed(recipe.seed)
+    bundle = load_pretrained(recipe.runs / "tuned")
+    if train_answers(bundle.model, bundle.tokenizer, recipe, recipe.runs / "joint", objective):
+        save_pretrained(bundle, recipe.runs / "joined")
+
+
+if __name__ == "__main__":
+    main(from_command_line(Recipe, __doc__))
