@@ -26,8 +26,8 @@ class Recipe:
     """Settings of the stage; every field is a flag."""
 
     runs: Path = Path("runs/tiny_en")
-    steps: int = 1_800
-    rate: float = 3e-4
+    steps: int = 1_700
+    rate: float = 1.5e-4
     batch_seconds: float = 60.0
     weight_decay: float = 0.02
     synthetic_draws: int = 4_000

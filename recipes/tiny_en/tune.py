@@ -4,7 +4,8 @@
 
 Starts from stage 2. All of the language model is trained, not a LoRA: with 3 million parameters the
 whole of it is smaller than the adapters that a LoRA would add to a 6-billion model, and it only has
-one task. The acoustic model stays as it is until `joint.py`. Resumable; the result is `runs/tiny_en/tuned`.
+one task. The acoustic model stays as it is until `joint.py`. Resumable; the result is the folder
+`runs/tiny_en/tuned`.
 """
 
 from dataclasses import dataclass
