@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llmasr.audio import SAMPLE_RATE
-from llmasr.decoding.segment import MAX_SECONDS, speech_spans
+from llmasr.decoding.segment import MAX_SECONDS, sounding_spans, speech_spans
 
 
 def noise(samples: int, seed: int = 0) -> np.ndarray:
@@ -20,6 +20,37 @@ def test_spans_are_a_partition_and_none_is_too_long(samples, longest, is_silent)
     edges = [0] + [edge for span in spans for edge in span] + [samples]
     assert edges[0::2] == edges[1::2]
     assert all(0 < span.end - span.start <= longest for span in spans)
+
+
+@given(st.lists(st.tuples(st.integers(0, 20_000), st.booleans()), max_size=6))
+def test_everything_that_sounds_is_kept_once(parts):
+    waveform = np.concatenate([[0.0], *(noise(n) * is_loud for n, is_loud in parts)])
+    spans = sounding_spans(waveform)
+    edges = [edge for span in spans for edge in span]
+    assert edges == sorted(edges)
+    assert all(0 <= edge <= len(waveform) for edge in edges)
+    outside = np.ones(len(waveform), bool)
+    for span in spans:
+        outside[span.start : span.end] = False
+    assert not waveform[outside].any()
+
+
+def test_long_digital_silence_is_left_out():
+    speech, silence = noise(8_000), np.zeros(16_000)
+    spans = sounding_spans(np.concatenate([silence, speech, silence, speech, silence]))
+    assert spans == [(15_200, 24_800), (39_200, 48_800)]
+
+
+def test_a_short_gap_or_faint_noise_is_no_digital_silence():
+    speech = noise(8_000)
+    for middle in (np.zeros(4_000), 1e-3 * noise(16_000)):
+        waveform = np.concatenate([speech, middle, speech])
+        assert sounding_spans(waveform) == [(0, len(waveform))]
+
+
+def test_digital_silence_alone_has_no_span():
+    assert sounding_spans(np.zeros(50_000, np.float32)) == []
+    assert sounding_spans(np.zeros(0, np.float32)) == []
 
 
 def test_short_audio_is_one_span():

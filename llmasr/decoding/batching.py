@@ -21,7 +21,7 @@ from llmasr.audio import (
     TruncatedAudioWarning,
     load_audio,
 )
-from llmasr.decoding.segment import Span, speech_spans
+from llmasr.decoding.segment import Span, sounding_spans, speech_spans
 
 # One window of the filterbank; shorter audio holds no word.
 MIN_SAMPLES = 400
@@ -88,13 +88,18 @@ def windows(recordings: Iterable[Recording], seconds: float) -> Iterator[list[Re
 
 
 def cut(recordings: Sequence[Recording]) -> list[Piece]:
-    """Cut recordings into spans; one that is too short for a single frame has none."""
+    """Cut recordings into spans; one that is silent or too short for a frame has none."""
     return [
         Piece(index, span, recording.waveform[span.start : span.end])
         for index, recording in enumerate(recordings)
         if len(recording.waveform) >= MIN_SAMPLES
-        for span in speech_spans(recording.waveform)
+        for part in sounding_spans(recording.waveform)
+        for span in _shifted(speech_spans(recording.waveform[part.start : part.end]), part.start)
     ]
+
+
+def _shifted(spans: Iterable[Span], samples: int) -> list[Span]:
+    return [Span(span.start + samples, span.end + samples) for span in spans]
 
 
 def batches(pieces: Iterable[Piece], seconds: float) -> Iterator[list[Piece]]:
