@@ -2,8 +2,8 @@
 
     python benchmarks/silence.py --data ../shared/data
 
-Puts one second of faint white noise before each dev clip and 0.7 s after it, at several levels below
-the speech, and scores the transcripts. Writes `benchmarks/results/silence.csv`.
+Puts one second of faint white noise before each dev clip and 0.7 s after it, at several levels
+below the speech, and scores the transcripts. Writes `benchmarks/results/silence.csv`.
 """
 
 import argparse

@@ -132,9 +132,22 @@ def test_augmentation_depends_on_its_generator_alone():
         augment(features, lengths, noise, config, torch.Generator().manual_seed(seed))
         for seed in (5, 5, 6)
     )
-    assert torch.equal(first, second)
-    assert not torch.equal(first, third)
-    assert torch.equal(first[1, 40:], features[1, 40:])
+    assert torch.equal(first[0], second[0])
+    assert torch.equal(first[1], second[1])
+    assert not torch.equal(first[0], third[0])
+
+
+def test_quiet_is_added_around_the_clip_and_only_there():
+    config = AugmentConfig(
+        1.0, noise_probability=0.0, band_limit_probability=0.0, warp=0.0, time_masks=0,
+        frequency_masks=0,
+    )  # fmt: skip
+    features, lengths = 10 + torch.randn(1, 40, 80), torch.tensor([30])
+    result, longer = augment(features, lengths, features[0], config, torch.Generator())
+    assert result.shape == (1, int(longer[0]), 80)
+    assert 30 < longer[0] <= 30 + 2 * config.max_quiet
+    windows = result[0].unfold(0, 30, 1).transpose(1, 2)
+    assert any(window.equal(features[0, :30]) for window in windows)
 
 
 def test_added_noise_has_the_asked_level():
@@ -151,9 +164,10 @@ def test_a_warp_of_one_changes_nothing():
 
 def test_a_band_limit_empties_the_upper_bins():
     config = AugmentConfig(
-        0.0, band_limit_probability=1.0, warp=0.0, time_masks=0, frequency_masks=0
-    )
-    result = augment(
+        0.0, noise_probability=0.0, band_limit_probability=1.0, warp=0.0, time_masks=0,
+        frequency_masks=0,
+    )  # fmt: skip
+    result, _ = augment(
         torch.zeros(1, 9, 80), torch.tensor([9]), torch.zeros(9, 80), config, torch.Generator()
     )
     assert result[0, :, 63:].eq(FLOOR).all()

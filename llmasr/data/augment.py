@@ -1,4 +1,4 @@
-"""Augmentation of log-mel features: noise, band limits, vocal-tract length, SpecAugment.
+"""Augmentation of log-mel features: quiet, noise, band limits, vocal tract, SpecAugment.
 
 All of it works on stored features, where it costs next to nothing. Letters: B batch, T frames,
 M mel bins.
@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 
 FLOOR = -15.9424  # log of the smallest energy the filterbank gives
 
@@ -16,6 +17,8 @@ FLOOR = -15.9424  # log of the smallest energy the filterbank gives
 class AugmentConfig:
     """Probabilities and ranges. Signal-to-noise ratios are in dB of mean mel energy."""
 
+    quiet_probability: float = 0.3
+    max_quiet: int = 120
     noise_probability: float = 0.15
     snr_db: tuple[float, float] = (8.0, 30.0)
     band_limit_probability: float = 0.1
@@ -29,8 +32,8 @@ class AugmentConfig:
 
 def augment(
     features: Tensor, lengths: Tensor, noise: Tensor, config: AugmentConfig, rng: torch.Generator
-) -> Tensor:
-    """Return a changed copy of [B, T, M] features; everything random comes from ``rng``.
+) -> tuple[Tensor, Tensor]:
+    """Return changed features [B, T', M] and their lengths; everything random is from ``rng``.
 
     Args:
         features: [B, T, M] log-mel.
@@ -41,8 +44,9 @@ def augment(
     """
     rows = []
     for row, length in zip(features, lengths.tolist(), strict=True):
-        row = row.clone()
-        speech = row[:length]
+        speech = row[:length].clone()
+        if _uniform(rng) < config.quiet_probability:
+            speech = surround(speech, config.max_quiet, rng)
         if config.warp:
             speech = warp_frequency(speech, 1 + config.warp * (2 * _uniform(rng) - 1))
         if _uniform(rng) < config.noise_probability:
@@ -51,9 +55,22 @@ def augment(
         if _uniform(rng) < config.band_limit_probability:
             speech = speech.clone()
             speech[:, 57 + _integer(rng, 6) :] = FLOOR  # bin 60 lies at 4 kHz
-        row[:length] = mask_blocks(speech, config, rng)
-        rows.append(row)
-    return torch.stack(rows)
+        rows.append(mask_blocks(speech, config, rng))
+    return pad_sequence(rows, batch_first=True), torch.tensor([len(row) for row in rows])
+
+
+def surround(features: Tensor, most: int, rng: torch.Generator) -> Tensor:
+    """Put 0 to ``most`` quiet frames before and after [T, M], drawn from the quietest of the clip.
+
+    They are made 0 to 5 nats (22 dB) quieter still, as a clip that was cut tightly has none.
+    """
+    order = features.mean(1).argsort()
+    quietest = features[order[: max(len(features) // 8, 1)]] - 5 * _uniform(rng)
+    parts = [
+        quietest[torch.randint(len(quietest), (_integer(rng, most + 1),), generator=rng)]
+        for _ in range(2)
+    ]
+    return torch.cat([parts[0], features, parts[1]]).clamp(min=FLOOR)
 
 
 def warp_frequency(features: Tensor, factor: float) -> Tensor:

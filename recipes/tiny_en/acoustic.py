@@ -16,7 +16,6 @@ from pathlib import Path
 import sentencepiece
 import torch
 from stage import from_command_line, noise_bank, phone_speller, pools
-from torch import Tensor
 
 from llmasr.config import EncoderConfig, SpeechConfig
 from llmasr.data.augment import AugmentConfig, augment
@@ -53,14 +52,12 @@ SPEECH = SpeechConfig(
 # Words first, then phrases, then sentences: (until this round, no longer than so many seconds).
 CURRICULUM = ((30, 1.3), (34, 2.5))
 # Until CTC has found the sounds, noise and masks only hide them.
-CLEAN = AugmentConfig(noise_probability=0.0, time_masks=0, frequency_masks=0)
+CLEAN = AugmentConfig(quiet_probability=0.0, noise_probability=0.0, time_masks=0, frequency_masks=0)
 
 
-def losses(
-    model: SpeechInterface, batch: Batch, features: Tensor, cif_weight: float
-) -> AcousticLosses:
+def losses(model: SpeechInterface, batch: Batch, cif_weight: float) -> AcousticLosses:
     """Run the model with CIF scaled to the targets and return its losses."""
-    heard = model.listen(features, batch.lengths, batch.token_lengths)
+    heard = model.listen(batch.features, batch.lengths, batch.token_lengths)
     # A row without any weight fires nothing; the batch may then be narrower than its targets.
     width = heard.token_logits.shape[1]
     sums = (
@@ -101,9 +98,10 @@ def main(recipe: Recipe) -> None:
         rng = torch.Generator().manual_seed(recipe.seed + 1000 * step + rank)
         early = step < recipe.ctc_first
         change = CLEAN if early else AugmentConfig()
-        features = augment(batch.features, batch.lengths, noise, change, rng)
+        features, lengths = augment(batch.features, batch.lengths, noise, change, rng)
+        batch = replace(batch, features=features, lengths=lengths).to(device)
         cif_weight = 0.1 if early else 1.0
-        parts = losses(model, batch.to(device), features.to(device), cif_weight)
+        parts = losses(model, batch, cif_weight)
         parts.total.backward()
         rate = recipe.rate * schedule(step, recipe.warmup, recipe.steps)
         norm = update(model, optimizer, rate, max_norm=2.0)

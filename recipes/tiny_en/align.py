@@ -60,10 +60,10 @@ def assemble(runs: Path) -> Bundle:
     return Bundle(model, tokenizer)
 
 
-def objective(model: XLLM, batch: Batch, features: Tensor, answers: list[list[int]]) -> Tensor:
+def objective(model: XLLM, batch: Batch, answers: list[list[int]]) -> Tensor:
     """Return the loss of the answers plus the CIF losses, each per token."""
     speech = model.speech
-    heard = speech.listen(features, batch.lengths, batch.token_lengths)
+    heard = speech.listen(batch.features, batch.lengths, batch.token_lengths)
     width = heard.token_logits.shape[1]
     hypothesis = token_loss(heard.token_logits, batch.tokens[:, :width], batch.token_lengths)
     quantity = quantity_loss(heard.cif.quantity, batch.token_lengths)

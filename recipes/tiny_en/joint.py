@@ -36,10 +36,10 @@ class Recipe:
     save_every: int = 100
 
 
-def objective(model: XLLM, batch: Batch, features: Tensor, answers: list[list[int]]) -> Tensor:
+def objective(model: XLLM, batch: Batch, answers: list[list[int]]) -> Tensor:
     """Return the loss of the answers plus the acoustic losses, each per token."""
     speech = model.speech
-    frames = speech.encode(features, batch.lengths)
+    frames = speech.encode(batch.features, batch.lengths)
     free, scaled = speech.integrate(frames), speech.integrate(frames, batch.token_lengths)
     width = scaled.token_logits.shape[1]
     sums = (

@@ -5,7 +5,7 @@ import json
 import logging
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import fields
+from dataclasses import fields, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any, TypeVar
@@ -21,8 +21,8 @@ from llmasr.models.xllm import XLLM
 from llmasr.training.run import Run, adamw, join_processes, progress, schedule, update
 
 Recipe = TypeVar("Recipe")
-# From the model, a batch, its changed features and the ids of its answers to the loss.
-Objective = Callable[[XLLM, Batch, Tensor, list[list[int]]], Tensor]
+# From the model, a batch and the ids of its answers to the loss.
+Objective = Callable[[XLLM, Batch, list[list[int]]], Tensor]
 
 
 def from_command_line(kind: type[Recipe], description: str | None) -> Recipe:
@@ -87,14 +87,15 @@ def train_answers(
     batches = endless(mixture, recipe.batch_seconds, recipe.seed, start * processes + rank)
     for step in progress(start, recipe.steps):
         cuts = next(islice(batches, processes - 1 if step > start else 0, None))
-        batch = collate(cuts, tokenizer.encode, lambda text: []).to(device)
+        batch = collate(cuts, tokenizer.encode, lambda text: [])
         rng = torch.Generator().manual_seed(recipe.seed + 1000 * step + rank)
-        features = augment(batch.features, batch.lengths, noise, AugmentConfig(), rng)
+        features, lengths = augment(batch.features, batch.lengths, noise, AugmentConfig(), rng)
+        batch = replace(batch, features=features, lengths=lengths).to(device)
         answers = [
             [*row[:length].tolist(), tokenizer.eos_id]
             for row, length in zip(batch.tokens, batch.token_lengths, strict=True)
         ]
-        value = objective(model, batch, features.to(device), answers)
+        value = objective(model, batch, answers)
         value.backward()
         norm = update(model, optimizer, recipe.rate * schedule(step, 200, recipe.steps), 1.0)
         if rank:

@@ -35,9 +35,9 @@ class Recipe:
     save_every: int = 200
 
 
-def objective(model: XLLM, batch: Batch, features: Tensor, answers: list[list[int]]) -> Tensor:
+def objective(model: XLLM, batch: Batch, answers: list[list[int]]) -> Tensor:
     """Return the loss of the answers to speech that fires freely, as it will in use."""
-    heard = model.speech.listen(features, batch.lengths)
+    heard = model.speech.listen(batch.features, batch.lengths)
     return model.loss(model.speech.adaptor(heard.tokens), heard.cif.token_lengths, answers)
 
 
