@@ -38,7 +38,7 @@ def augment(
     Args:
         features: [B, T, M] log-mel.
         lengths: [B] int64.
-        noise: [F, M] log-mel of noise, F >= T not needed (it is repeated).
+        noise: [F, M] log-mel of noise, of any length: it is repeated.
         config: what to do how often.
         rng: a generator on the CPU.
     """

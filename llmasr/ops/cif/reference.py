@@ -63,13 +63,12 @@ def cif_reference(
         start[:, None], low[..., None]
     )  # [B, U, T]
     overlap = torch.where(exists[..., None], overlap.clamp(min=0), 0.0)
-    scale = threshold / size if tail != "normalize" or target_lengths is not None else None
-    if scale is None:
+    if tail == "normalize" and target_lengths is None:
         # Whole tokens keep their weight; the heavy last one is brought up to the threshold.
         mass = (high - low).clamp(min=torch.finfo(torch.float64).tiny)
         overlap = overlap * (threshold / mass)[..., None]
     else:
-        overlap = overlap * scale[:, None, None]
+        overlap = overlap * (threshold / size)[:, None, None]
     finite = torch.where(valid[..., None], hidden, torch.zeros_like(hidden))
     tokens = (overlap @ finite.double()).to(hidden.dtype)
     frames, times = _firing(end.detach(), start.detach(), high.detach(), exists, lengths)
