@@ -3,11 +3,10 @@
 Letters: B batch, T frames, D width.
 """
 
-import torch
 from torch import Tensor, nn
 
 from llmasr.modules.masks import valid_mask
-from llmasr.ops.cif import CifOutput, cif
+from llmasr.ops.cif import CifOutput, cif_linear
 
 KERNEL = 3
 TAIL_THRESHOLD = 0.5
@@ -26,19 +25,15 @@ class CifPredictor(nn.Module):
         self.dropout = nn.Dropout(dropout)
         self.weight = nn.Linear(width, 1)
 
-    def alphas(self, hidden: Tensor, lengths: Tensor) -> Tensor:
-        """Return the weight of each frame, [B, T] float32 in [0, 1], from hidden [B, T, D]."""
-        valid = valid_mask(lengths, hidden.shape[1])
-        hidden = hidden.masked_fill(~valid[..., None], 0.0)
-        local = self.convolution(hidden.transpose(1, 2)).transpose(1, 2).relu()
-        logits = self.weight(self.dropout(local))[..., 0].float()
-        return torch.where(valid, logits.sigmoid(), 0.0)
-
     def forward(
         self, hidden: Tensor, lengths: Tensor, target_lengths: Tensor | None = None
     ) -> CifOutput:
         """Integrate hidden [B, T, D]; with targets [B] (training) exactly so many tokens fire."""
-        return cif(
-            hidden, self.alphas(hidden, lengths), lengths, target_lengths=target_lengths,
+        valid = valid_mask(lengths, hidden.shape[1])
+        local = self.convolution(hidden.masked_fill(~valid[..., None], 0.0).transpose(1, 2))
+        fired, _ = cif_linear(
+            hidden, self.dropout(local.transpose(1, 2).relu()), self.weight.weight[0],
+            self.weight.bias, lengths, target_lengths=target_lengths,
             tail="normalize", tail_threshold=TAIL_THRESHOLD,
         )  # fmt: skip
+        return fired
