@@ -115,12 +115,13 @@ def _devices() -> str:
 
 
 def _cif_backends() -> str:
-    import torch
+    from llmasr.ops.cif import available_backends, chosen_backend
 
-    from llmasr.ops.cif import chosen_backend
-
-    kinds = ["cpu", "cuda"] if torch.cuda.is_available() else ["cpu"]
-    return ", ".join(f"{chosen_backend(kind)} on {kind}" for kind in kinds)
+    on_gpu = ", ".join(available_backends("cuda"))
+    return (
+        f"{chosen_backend('cpu')} on the CPU; {chosen_backend('cuda')} on a GPU "
+        f"(can run: {on_gpu}; the choice is not measured yet)"
+    )
 
 
 def _models() -> str:

@@ -3,6 +3,7 @@
 Values are read only where they lie in host memory: reading them from a GPU would stall it.
 """
 
+import math
 from typing import Any
 
 import torch
@@ -23,7 +24,7 @@ def check_frames(hidden: Tensor, alpha: Tensor, lengths: Tensor, rank: int) -> N
         )
     if alpha.device != hidden.device:
         raise ValueError(f"alpha is on {alpha.device}; allowed: {hidden.device}, as hidden")
-    if lengths.dim() != 1 or (rank == 3 and len(lengths) != len(hidden)):
+    if lengths.dim() != 1 or (rank == 3 and lengths.shape[0] != hidden.shape[0]):
         rows = len(hidden) if rank == 3 else "B"
         raise ValueError(f"lengths is {_describe(lengths)}; allowed: [{rows}] int64")
 
@@ -55,7 +56,7 @@ def check_linear(hidden: Tensor, features: Tensor, weight: Tensor, bias: Tensor)
 
 def checked_rule(threshold: float, tail: Any, tail_threshold: float) -> Rule:
     """Return the rule, or raise for a value out of range."""
-    if not 0 < threshold < float("inf"):
+    if not 0 < threshold < math.inf:
         raise ValueError(f"threshold is {threshold}; allowed: above 0")
     if tail not in TAILS:
         raise ValueError(f"tail is {tail!r}; allowed: {', '.join(TAILS)}")
@@ -67,11 +68,11 @@ def checked_rule(threshold: float, tail: Any, tail_threshold: float) -> Rule:
 def _check_counts(
     name: str, counts: Tensor, lengths: Tensor, hidden: Tensor, limit: int | None
 ) -> None:
-    if counts.shape != lengths.shape or counts.dtype != torch.int64:
+    if counts.dtype is not torch.int64 or counts.shape != lengths.shape:
         raise ValueError(f"{name} is {_describe(counts)}; allowed: [{len(lengths)}] int64")
     if counts.device != hidden.device:
         raise ValueError(f"{name} is on {counts.device}; allowed: {hidden.device}, as hidden")
-    if counts.device.type != "cpu" or not is_eager(counts):
+    if not counts.is_cpu or not is_eager(counts):
         return
     values = counts.tolist()
     if values and (min(values) < 0 or (limit is not None and max(values) > limit)):

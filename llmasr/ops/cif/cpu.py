@@ -9,6 +9,7 @@ Large arrays come from numpy, which asks for huge pages: PyTorch does not, and t
 fresh 64 MB result would cost more than the kernel.
 """
 
+import math
 from typing import Any
 
 import numpy as np
@@ -18,37 +19,63 @@ from torch import Tensor
 
 from llmasr.ops.cif import cpu_kernels as kernels
 from llmasr.ops.cif.backend import Batch, Fired, Rule
-from llmasr.ops.cif.cpu_threads import in_pieces
+from llmasr.ops.cif.cpu_threads import in_pieces, is_worth_threads
 
 Array = NDArray[Any]
+Rows = tuple[Array, Array, int]
 
 TAIL_CODES = {"drop": kernels.DROP, "fire": 1, "normalize": 2}
 # numba has no 16-bit floats on the CPU: see cpu_numbers.py
 CODES = {torch.bfloat16: torch.uint16, torch.float16: torch.int16}
 NONE = np.empty(0, np.int64)
+SINGLE, DOUBLE = np.empty(0, np.float32), np.empty(0, np.float64)  # tell kernels the type of sums
+SUMS = {torch.float64: DOUBLE}
+LARGE = 1 << 22  # bytes from which numpy asks for huge pages
+CACHE_LINE = 64  # bytes
 
 
 def forward(batch: Batch, prefix: Tensor | None, rule: Rule, width: int) -> Fired:
     """Fire tokens; see :class:`llmasr.ops.cif.backend.Backend`."""
-    hidden, dim = table(batch.hidden), batch.hidden.shape[-1]
-    sums = _prefix(batch, rule) if prefix is None else prefix.numpy().reshape(-1)
-    plan, token_lengths, quantity, places = _plan(batch, sums, rule, width)
-    shape = (len(plan), places // max(len(plan), 1)) if batch.starts is None else (places,)
-    tokens = np.empty((places, dim), np.float64 if hidden.dtype == np.float64 else np.float32)
+    if prefix is None and not is_worth_threads(batch.hidden.numel()):
+        return _forward_at_once(batch, rule, width)
+    hidden, rows = table(batch.hidden), _rows(batch)
+    sums = _prefix(batch, rule, rows) if prefix is None else prefix.numpy().reshape(-1)
+    plan, token_lengths, quantity, places = _plan(batch, sums, rule, width, rows)
+    shape = _shape(batch, places, width)
+    sum_type = torch.float64 if batch.hidden.dtype == torch.float64 else torch.float32
+    tokens = _vectors((*shape, hidden.shape[1]), sum_type)
     frames, times = np.empty(shape, np.int64), np.empty(shape, np.float32)
     in_pieces(
         kernels.fire, places, hidden.size,
         hidden, sums, plan, rule.threshold, _completes(batch, rule),
-        tokens, frames.reshape(-1), times.reshape(-1),
+        table(tokens), frames.reshape(-1), times.reshape(-1),
     )  # fmt: skip
-    tensor = torch.from_numpy(tokens.reshape(*shape, dim))
     return Fired(
-        tensor if tensor.dtype == batch.hidden.dtype else tensor.to(batch.hidden.dtype),
+        tokens.to(batch.hidden.dtype),
         torch.from_numpy(token_lengths),
         torch.from_numpy(quantity),
         torch.from_numpy(frames),
         torch.from_numpy(times),
         torch.from_numpy(sums.reshape(batch.alpha.shape)) if prefix is None else prefix,
+    )
+
+
+def _forward_at_once(batch: Batch, rule: Rule, width: int) -> Fired:
+    """Do all of it in one call, because calls are what a short utterance spends its time on."""
+    hidden, targets = table(batch.hidden), batch.targets
+    tokens, token_lengths, quantity, frames, times, sums = kernels.forward(
+        hidden, batch.alpha.numpy().reshape(-1), *_rows(batch), rule.quanta_per_weight,
+        NONE if targets is None else targets.numpy(), TAIL_CODES[rule.tail], rule.tail_quanta,
+        rule.threshold, width, _completes(batch, rule), SUMS.get(batch.hidden.dtype, SINGLE),
+    )  # fmt: skip
+    shape = _shape(batch, len(frames), width)
+    return Fired(
+        torch.from_numpy(tokens.reshape(*shape, hidden.shape[1])).to(batch.hidden.dtype),
+        torch.from_numpy(token_lengths),
+        torch.from_numpy(quantity),
+        torch.from_numpy(frames.reshape(shape)),
+        torch.from_numpy(times.reshape(shape)),
+        torch.from_numpy(sums.reshape(batch.alpha.shape)),
     )
 
 
@@ -64,14 +91,14 @@ def backward(
     del wanted  # both come from one pass
     hidden, gradient = table(batch.hidden), table(d_tokens)
     prefix, completes = fired.prefix.numpy().reshape(-1), _completes(batch, rule)
-    plan, *_ = _plan(batch, prefix, rule, fired.tokens.shape[1])
-    d_hidden = np.zeros(hidden.shape, hidden.dtype)
+    plan, *_ = _plan(batch, prefix, rule, fired.tokens.shape[1], _rows(batch))
+    d_hidden = _vectors(batch.hidden.shape, batch.hidden.dtype, zero=True)
     products, jumps = np.empty(len(hidden)), np.empty(len(hidden))
-    zero = np.float64(0) if hidden.dtype == np.float64 else np.float32(0)
     in_pieces(
         kernels.spread, len(hidden), 2 * hidden.size,
-        hidden, prefix, plan, rule.threshold, completes, zero, gradient,
-        d_hidden, products, jumps,
+        hidden, prefix, plan, rule.threshold, completes,
+        SUMS.get(batch.hidden.dtype, SINGLE), gradient,
+        table(d_hidden), products, jumps,
     )  # fmt: skip
     weights = batch.alpha.numpy().reshape(-1)
     d_weights = np.zeros(weights.shape, weights.dtype)
@@ -80,11 +107,7 @@ def backward(
         weights, prefix, plan, rule.threshold, batch.targets is not None, completes,
         d_quantity.numpy(), products, jumps, d_weights,
     )  # fmt: skip
-    d_table = torch.from_numpy(d_hidden.reshape(batch.hidden.shape))
-    return (
-        d_table.view(batch.hidden.dtype) if batch.hidden.dtype in CODES else d_table,
-        torch.from_numpy(d_weights.reshape(batch.alpha.shape)),
-    )
+    return d_hidden, torch.from_numpy(d_weights.reshape(batch.alpha.shape))
 
 
 def weigh(
@@ -99,7 +122,8 @@ def weigh(
         alpha.reshape(-1),
     )  # fmt: skip
     tensor = torch.from_numpy(alpha)
-    prefix = _prefix(Batch(features, tensor, lengths, None, None), rule)
+    batch = Batch(features, tensor, lengths, None, None)
+    prefix = _prefix(batch, rule, _rows(batch))
     return tensor, torch.from_numpy(prefix.reshape(alpha.shape))
 
 
@@ -107,56 +131,76 @@ def weigh_backward(
     d_alpha: Tensor, alpha: Tensor, features: Tensor, weight: Tensor, lengths: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Return gradients; see :class:`llmasr.ops.cif.backend.Backend`."""
-    frames, rows = table(features), len(features)
-    d_features = np.zeros(frames.shape, frames.dtype)
+    frames, rows = table(features), features.shape[0]
+    d_features = _vectors(features.shape, features.dtype, zero=True)
     d_weight, d_bias = np.empty((rows, frames.shape[1]), np.float32), np.empty(rows)
     in_pieces(
         kernels.weigh_backward, rows, 2 * frames.size,
         d_alpha.numpy().reshape(-1), alpha.numpy().reshape(-1), frames,
         table(weight.float()[None]), lengths.numpy(), features.shape[1],
-        d_features, d_weight, d_bias,
+        table(d_features), d_weight, d_bias,
     )  # fmt: skip
-    d_table = torch.from_numpy(d_features.reshape(features.shape))
     return (
-        d_table.view(features.dtype) if features.dtype in CODES else d_table,
+        d_features,
         torch.from_numpy(d_weight.sum(0)),
         torch.from_numpy(d_bias.sum(0, keepdims=True).astype(np.float32)),
     )
 
 
-def _prefix(batch: Batch, rule: Rule) -> Array:
+def _prefix(batch: Batch, rule: Rule, rows: Rows) -> Array:
     """Return the running sum of the weights in quanta, [F] int64."""
     weights = batch.alpha.numpy().reshape(-1)
     sums = np.empty(weights.shape, np.int64)
     in_pieces(
-        kernels.scan, len(batch.lengths), 32 * weights.size,
-        weights, *_rows(batch), rule.quanta_per_weight, sums,
+        kernels.scan, batch.alpha.shape[0] if batch.starts is None else batch.starts.shape[0],
+        32 * weights.size, weights, *rows, rule.quanta_per_weight, sums,
     )  # fmt: skip
     return sums
 
 
-def _plan(batch: Batch, prefix: Array, rule: Rule, width: int) -> tuple[Array, Array, Array, int]:
+def _plan(
+    batch: Batch, prefix: Array, rule: Rule, width: int, rows: Rows
+) -> tuple[Array, Array, Array, int]:
     """Return the plan, the token lengths, the quantity and the number of places for tokens."""
-    rows = len(batch.lengths)
-    plan, quantity = np.empty((rows, kernels.COLUMNS), np.int64), np.empty(rows, np.float32)
-    token_lengths = np.empty(rows, np.int64)
+    count = batch.lengths.shape[0]
+    plan, token_lengths = np.empty((count, kernels.COLUMNS), np.int64), np.empty(count, np.int64)
+    quantity = np.empty(count, np.float32)
     places = kernels.plan_rows(
-        prefix, *_rows(batch), NONE if batch.targets is None else batch.targets.numpy(),
-        TAIL_CODES[rule.tail], rule.tail_quanta, rule.threshold * kernels.WEIGHT, width,
+        prefix, *rows, NONE if batch.targets is None else batch.targets.numpy(),
+        TAIL_CODES[rule.tail], rule.tail_quanta, rule.threshold, width,
         plan, token_lengths, quantity,
     )  # fmt: skip
     return plan, token_lengths, quantity, places
 
 
-def _rows(batch: Batch) -> tuple[Array, Array, int]:
+def _rows(batch: Batch) -> Rows:
     """Return lengths, starts (none unless packed) and the distance of two rows."""
     if batch.starts is None:
         return batch.lengths.numpy(), NONE, batch.alpha.shape[1]
     return batch.lengths.numpy(), batch.starts.numpy(), 0
 
 
+def _shape(batch: Batch, places: int, width: int) -> tuple[int, ...]:
+    """Return [B, U], or [N] of a packed batch, for so many places."""
+    if batch.starts is not None:
+        return (places,)
+    rows = batch.alpha.shape[0]
+    return (rows, places // max(rows, 1) if width < 0 else width)
+
+
 def _completes(batch: Batch, rule: Rule) -> bool:
     return rule.tail == "normalize" and batch.targets is None
+
+
+def _vectors(shape: tuple[int, ...], dtype: torch.dtype, *, zero: bool = False) -> Tensor:
+    """Return a tensor whose vectors do not straddle cache lines, in huge pages if it is large."""
+    size = math.prod(shape) * dtype.itemsize
+    if size < LARGE:
+        return torch.zeros(shape, dtype=dtype) if zero else torch.empty(shape, dtype=dtype)
+    memory = (np.zeros if zero else np.empty)(size + 2 * CACHE_LINE, np.uint8)
+    # Half a line on: frames often begin on a page, and equal low bits of addresses collide.
+    begin = -memory.ctypes.data % CACHE_LINE + CACHE_LINE // 2
+    return torch.from_numpy(memory[begin : begin + size]).view(dtype).view(shape)
 
 
 def table(vectors: Tensor) -> Array:

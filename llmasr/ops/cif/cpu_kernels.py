@@ -70,12 +70,12 @@ def scan(
 @kernel
 def plan_rows(
     prefix: Any, lengths: Any, starts: Any, stride: int, targets: Any, tail: int,
-    tail_quanta: int, weight: float, width: int, plan: Any, token_lengths: Any, quantity: Any,
+    tail_quanta: int, threshold: float, width: int, plan: Any, token_lengths: Any, quantity: Any,
 ) -> int:  # fmt: skip
     """Find the tokens of every row and give them places; return the number of places.
 
     A padded row has ``width`` places, or as many as the longest needs if that is negative.
-    ``weight`` is that of a quantum; without targets these are empty.
+    Without targets these are empty.
     """
     most = 0
     for row in range(len(plan)):
@@ -95,7 +95,7 @@ def plan_rows(
             is_open = tail != DROP and rest > 0 and rest >= tail_quanta
             count = total // TOKEN + is_open
         plan[row, COUNT], plan[row, IS_OPEN] = count, is_open
-        quantity[row] = np.float64(total) * weight
+        quantity[row] = np.float64(total) * (threshold * WEIGHT)
         most = max(most, count)
     first = 0
     for row in range(len(plan)):
@@ -188,8 +188,9 @@ def fire_row(
         begin = frame + 1 if low > 0 and prefix[start + frame] == low else frame
         while prefix[start + frame] < high:
             frame += 1
-        clear(tokens, to)
-        for current in range(begin, frame + 1):
+        weight = share(prefix, start, begin, low, high, scale) if begin <= frame else 0.0
+        put(tokens, to, weight, hidden, start + min(begin, frame))
+        for current in range(begin + 1, frame + 1):
             weight = share(prefix, start, current, low, high, scale)
             add(tokens, to, weight, hidden, start + current)
         if completes and plan[row, IS_OPEN] and index == plan[row, COUNT] - 1:
@@ -201,10 +202,43 @@ def fire_row(
 
 
 @kernel
+def forward(
+    hidden: Any, weights: Any, lengths: Any, starts: Any, stride: int, quanta_per_weight: float,
+    targets: Any, tail: int, tail_quanta: int, threshold: float, width: int, completes: bool,
+    like: Any,
+) -> tuple[Any, ...]:  # fmt: skip
+    """Do all of a forward pass on one thread; ``like`` has the dtype of the sums."""
+    prefix = np.empty(len(weights), np.int64)
+    plan = np.empty((len(lengths), COLUMNS), np.int64)
+    token_lengths = np.empty(len(lengths), np.int64)
+    quantity = np.empty(len(lengths), np.float32)
+    scan(0, len(lengths), weights, lengths, starts, stride, quanta_per_weight, prefix)
+    places = plan_rows(
+        prefix, lengths, starts, stride, targets, tail, tail_quanta, threshold, width,
+        plan, token_lengths, quantity,
+    )  # fmt: skip
+    tokens = np.empty((places, hidden.shape[1]), like.dtype)
+    fire_frames, fire_times = np.empty(places, np.int64), np.empty(places, np.float32)
+    fire(
+        0, places, hidden, prefix, plan, threshold, completes, tokens, fire_frames, fire_times
+    )  # fmt: skip
+    return tokens, token_lengths, quantity, fire_frames, fire_times, prefix
+
+
+@kernel
 def share(prefix: Any, start: int, frame: int, low: int, high: int, scale: float) -> float:
     """Return the weight of a frame inside [low, high)."""
     before = prefix[start + frame - 1] if frame > 0 else 0
     return np.float64(min(prefix[start + frame], high) - max(before, low)) * scale
+
+
+@kernel
+def put(table: Any, to: int, weight: float, source: Any, place: int) -> None:
+    """Do as `add` to a line of zeros."""
+    to_line, line = np.uint64(to), np.uint64(place)
+    factor, zero = narrow(weight, table[0, 0]), narrow(0.0, table[0, 0])
+    for column in range(np.uint64(table.shape[1])):
+        table[to_line, column] = fma(factor, widen(source[line, column]), zero)
 
 
 @kernel
@@ -239,15 +273,15 @@ def complete(table: Any, place: int, factor: float) -> None:
 @kernel
 def spread(
     low: int, high: int, hidden: Any, prefix: Any, plan: Any, threshold: float, completes: bool,
-    zero: Any, d_tokens: Any, d_hidden: Any, products: Any, jumps: Any,
+    like: Any, d_tokens: Any, d_hidden: Any, products: Any, jumps: Any,
 ) -> None:  # fmt: skip
     """Run backward over the frames low..high of the table.
 
     Fills d_hidden [F, D], which comes as zeros; products [F] float64, the gradient of a frame's
     weight if no boundary moved; jumps [F] float64, what moving those inside the frame is worth.
-    ``zero`` is a number of the type that sums have.
+    ``like`` has the dtype of the sums.
     """
-    sums = np.full((1, hidden.shape[1]), zero)
+    sums = np.empty((1, hidden.shape[1]), like.dtype)
     frame = low
     row = row_of(plan, START, low)
     while frame < high:

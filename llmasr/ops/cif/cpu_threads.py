@@ -13,13 +13,18 @@ PIECES_PER_THREAD = 4
 WORTH_A_THREAD = 1 << 18  # numbers that a kernel reads
 
 
+def is_worth_threads(numbers: int) -> bool:
+    """Tell whether a kernel that reads so many numbers gains from more than one thread."""
+    return numbers >= WORTH_A_THREAD
+
+
 def in_pieces(kernel: Callable[..., Any], count: int, numbers: int, *arguments: Any) -> None:
     """Call ``kernel(low, high, *arguments)`` so that the ranges cover 0..count.
 
     Runs on as many threads as PyTorch uses (one in a worker of a data loader), and on the caller's
     alone where fewer than ``WORTH_A_THREAD`` numbers are read.
     """
-    threads = 1 if numbers < WORTH_A_THREAD else min(torch.get_num_threads(), count)
+    threads = min(torch.get_num_threads(), count) if is_worth_threads(numbers) else 1
     if threads <= 1:
         kernel(0, count, *arguments)
         return

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from llmasr.ops.cif import operator
-from llmasr.ops.cif.backend import Rule, Tail
+from llmasr.ops.cif.backend import Batch, Rule, Tail
 from llmasr.ops.cif.checks import check_frames, check_linear, check_rows, checked_rule
 from llmasr.ops.cif.reference import CifOutput, cif_reference
 
@@ -120,11 +120,11 @@ def cif_packed(
     if name == "reference":
         return _reference_packed(hidden, alpha, lengths, target_lengths, rule)
     starts = lengths.cumsum(0) - lengths
-    fired = operator.fire(
+    batch = Batch(
         hidden.contiguous(), _weights(alpha, name), lengths.contiguous(), starts,
-        None if target_lengths is None else target_lengths.contiguous(), None, -1, *rule, name,
+        None if target_lengths is None else target_lengths.contiguous(),
     )  # fmt: skip
-    return PackedCifOutput(*fired[:5])
+    return PackedCifOutput(*operator.fire(batch, None, rule, -1, name)[:5])
 
 
 def cif_linear(
@@ -171,7 +171,7 @@ def cif_linear(
         alpha, prefix = _weigh_reference(features, weight, bias, lengths), None
     else:
         alpha, prefix = operator.weigh(
-            features.contiguous(), weight.contiguous(), bias, lengths.contiguous(), threshold, name
+            features.contiguous(), weight.contiguous(), bias, lengths.contiguous(), rule, name
         )
     return _fire(hidden, alpha, lengths, target_lengths, prefix, rule, max_tokens, backend), alpha
 
@@ -211,11 +211,8 @@ def _chosen(backend: str, frames: Tensor) -> str:
         return chosen_backend(device, dtype)
     allowed = available_backends(device)
     if backend not in allowed:
-        missing = REQUIREMENTS.get(backend)
-        if backend in BACKENDS.get(device, ()) and missing is not None:
-            raise ValueError(
-                f"backend is {backend!r}, which needs {missing}: pip install {missing}"
-            )
+        if backend in BACKENDS.get(device, ()):
+            raise ValueError(f"backend is {backend!r}, which needs {REQUIREMENTS[backend]}")
         raise ValueError(f"backend is {backend!r}; allowed on {device}: auto, {', '.join(allowed)}")
     if dtype not in DTYPES.get(backend, (dtype,)):
         names = ", ".join(str(each).removeprefix("torch.") for each in DTYPES[backend])
@@ -238,12 +235,12 @@ def _fire(
     name = _chosen(backend, hidden)
     if name == "reference":
         return cif_reference(hidden, alpha, lengths, targets, rule, max_tokens)
-    fired = operator.fire(
+    batch = Batch(
         hidden.contiguous(), _weights(alpha, name), lengths.contiguous(), None,
-        None if targets is None else targets.contiguous(), prefix,
-        -1 if max_tokens is None else max_tokens, *rule, name,
+        None if targets is None else targets.contiguous(),
     )  # fmt: skip
-    return CifOutput(*fired[:5])
+    width = -1 if max_tokens is None else max_tokens
+    return CifOutput(*operator.fire(batch, prefix, rule, width, name)[:5])
 
 
 def _weights(alpha: Tensor, backend: str) -> Tensor:

@@ -20,7 +20,6 @@ MODULES = {"numba": "cpu", "cuda": "gpu_cuda", "triton": "gpu_triton"}
 LIBRARY = torch.library.Library("llmasr", "DEF")
 Function = Callable[..., Any]
 IMPLEMENTATIONS: dict[str, Function] = {}
-DIFFERENTIABLE: dict[str, Any] = {}
 _RULE = "float threshold, str tail, float tail_threshold, str backend"
 _ROWS = "Tensor lengths, Tensor? starts, Tensor? targets"
 _FIRED = ", ".join(f"Tensor {field}" for field in Fired._fields)
@@ -33,28 +32,41 @@ def load(name: str) -> Backend:
     return module
 
 
-def fire(*arguments: Any) -> Fired:
-    """Run `llmasr::cif_fire`."""
-    return Fired(*_call("cif_fire", 2, arguments))
+def fire(
+    batch: Batch, prefix: Tensor | None, rule: Rule, width: int, backend: str
+) -> tuple[Tensor, ...]:
+    """Run `llmasr::cif_fire`; returns the fields of :class:`llmasr.ops.cif.backend.Fired`.
+
+    A plain eager call goes past the dispatcher, which has nothing to add then and takes as long as
+    a short utterance does.
+    """
+    eager = is_eager(batch.hidden)
+    if eager and not _needs_gradient(batch[:2]):
+        return load(backend).forward(batch, prefix, rule, width)
+    arguments = (*batch, prefix, width, *rule, backend)
+    fields: tuple[Tensor, ...] = (
+        _Fire.apply(*arguments) if eager else torch.ops.llmasr.cif_fire.default(*arguments)
+    )
+    return fields
 
 
-def weigh(*arguments: Any) -> tuple[Tensor, Tensor]:
-    """Run `llmasr::cif_weigh`."""
-    alpha, prefix = _call("cif_weigh", 3, arguments)
+def weigh(
+    features: Tensor, weight: Tensor, bias: Tensor, lengths: Tensor, rule: Rule, backend: str
+) -> tuple[Tensor, Tensor]:
+    """Run `llmasr::cif_weigh`: the weights of frames and their running sum."""
+    eager = is_eager(features)
+    if eager and not _needs_gradient((features, weight, bias)):
+        return load(backend).weigh(features, weight, bias, lengths, rule)
+    arguments = (features, weight, bias, lengths, rule.threshold, backend)
+    alpha, prefix = (
+        _Weigh.apply(*arguments) if eager else torch.ops.llmasr.cif_weigh.default(*arguments)
+    )
     return alpha, prefix
 
 
-def _call(name: str, inputs: int, arguments: tuple[Any, ...]) -> Any:
-    """Run an operator, of which the first ``inputs`` are differentiable.
-
-    A plain eager call goes to the function itself, because the dispatcher, which has nothing to add
-    then, takes as long as a short utterance does.
-    """
-    if not is_eager(arguments[0]):
-        return getattr(torch.ops.llmasr, name).default(*arguments)
-    if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in arguments[:inputs]):
-        return DIFFERENTIABLE[name].apply(*arguments)
-    return IMPLEMENTATIONS[name](*arguments)
+def _needs_gradient(tensors: tuple[Tensor | None, ...]) -> bool:
+    wanted = [tensor is not None and tensor.requires_grad for tensor in tensors]
+    return torch.is_grad_enabled() and True in wanted
 
 
 def is_eager(tensor: Tensor) -> bool:
@@ -95,10 +107,8 @@ def _fire(
     prefix: Tensor | None, width: int, threshold: float, tail: Any, tail_threshold: float,
     backend: str,
 ) -> Fired:  # fmt: skip
-    batch, rule = (
-        Batch(hidden, alpha, lengths, starts, targets),
-        Rule(threshold, tail, tail_threshold),
-    )
+    batch = Batch(hidden, alpha, lengths, starts, targets)
+    rule = Rule(threshold, tail, tail_threshold)
     fired = load(backend).forward(batch, prefix, rule, width)
     # An operator may not return what it was given.
     return fired if prefix is None else fired._replace(prefix=prefix.new_empty(0))
@@ -186,12 +196,11 @@ def _differentiate(function: Any, name: str, inputs: int) -> None:
     """Register the gradients of an operator, of which the first ``inputs`` are differentiable."""
 
     def run(*arguments: Any) -> Any:
-        if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in arguments[:inputs]):
+        if _needs_gradient(arguments[:inputs]):
             return function.apply(*arguments)
         with torch._C._AutoDispatchBelowAutograd():
             return getattr(torch.ops.llmasr, name).default(*arguments)
 
-    DIFFERENTIABLE[name] = function
     LIBRARY.impl(name, run, "Autograd")
 
 
