@@ -13,15 +13,15 @@ Time. Everything runs in one process on the same batches: a call to warm up, the
 every candidate has its turn. Median and minimum of all calls count; outputs are allocated anew in
 each. A candidate whose call takes more than a second has two turns; if its previous shape predicts
 more than 5 s a call it is called once, without warming up; beyond 20 s it is skipped. The rows say
-so. The floor is the time in which the machine moves the bytes alone (see cif_floor.py). On a GPU,
+so. The floor is the time in which the machine moves the bytes alone (cif_parts/floor.py). On a GPU,
 events measure calls in a row, and our back-ends run a second time as CUDA graphs of ten calls;
 whatever fits into the L2 cache stays there, for the floor too.
 
-Exactness. All errors are against a float64 definition (see cif_accuracy.py), in the batches that
+Exactness. All errors are against a float64 definition (cif_parts/accuracy.py), in the batches that
 are timed and in rows of up to 120 000 frames; and rows of ones are scaled to targets to count lost
 tokens. A back-end that differs from the reference gets no speed-up, and the command fails.
 
-Writes `benchmarks/results/cif.csv` and `cif_accuracy.csv`, replacing the rows of the same device
+Writes `benchmarks/results/cif.csv` and `accuracy.csv`, replacing the rows of the same device
 and number of threads, and draws `cif_<device>.png`. Letters: B rows, T frames, D width.
 """
 
@@ -33,16 +33,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import cif_accuracy
-import cif_clock
-import cif_floor
-import cif_peers
-import cif_plot
 import numba
 import torch
-from cif_clock import Run, Seconds
-from cif_peers import Candidate, Shape, Speech
-from cif_table import (
+from cif_parts import accuracy, clock, floor, peers, plot
+from cif_parts.clock import Run, Seconds
+from cif_parts.peers import Candidate, Shape, Speech
+from cif_parts.table import (
     ACCURACY_COLUMNS,
     TIME_COLUMNS,
     Row,
@@ -99,14 +95,14 @@ class Batch:
     shape: Shape
     speech: Speech
     d_tokens: Tensor  # [B, U, D] incoming gradient
-    truth: cif_accuracy.Exact
+    truth: accuracy.Exact
 
     @classmethod
     def random(cls, shape: Shape, device: str) -> "Batch":
         """Draw a batch and compute what the candidates should."""
-        speech = cif_peers.random_speech(shape, device)
-        d_tokens = cif_accuracy.incoming(speech)
-        return cls(shape, speech, d_tokens, cif_accuracy.exact(speech, d_tokens))
+        speech = peers.random_speech(shape, device)
+        d_tokens = accuracy.incoming(speech)
+        return cls(shape, speech, d_tokens, accuracy.exact(speech, d_tokens))
 
 
 class Bench:
@@ -115,7 +111,7 @@ class Bench:
     def __init__(self, candidates: list[Candidate], plan: Plan, device: str, threads: int):
         self.candidates, self.plan, self.device, self.threads = candidates, plan, device, threads
         self.eager = [candidate for candidate in candidates if not candidate.is_graph]
-        self.wrong = cif_accuracy.disagreements(candidates, device)
+        self.wrong = accuracy.disagreements(candidates, device)
         self.last_seen: dict[tuple[str, str], tuple[float, Seconds]] = {}  # cost and time
 
     def times(self, batch: Batch, which: str) -> list[Row]:
@@ -125,10 +121,10 @@ class Bench:
         for candidate in self.candidates:
             row, run = self._first_call(candidate, batch, which)
             if run and not row["calls"]:
-                runs[candidate.name] = cif_clock.graph_of(run) if candidate.is_graph else Run(run)
+                runs[candidate.name] = clock.graph_of(run) if candidate.is_graph else Run(run)
             rows[candidate.name] = row
         everything = runs | self._floors(batch.speech, which)
-        samples = cif_clock.rounds(everything, self.plan.rounds, self.plan.turn, self.device)
+        samples = clock.rounds(everything, self.plan.rounds, self.plan.turn, self.device)
         for candidate in filter(lambda candidate: candidate.name in runs, self.candidates):
             name = candidate.name
             rows[name] |= summary(samples[name])
@@ -156,12 +152,12 @@ class Bench:
     def scaling(self, frames: int) -> list[Row]:
         """Count the rows that lose a token when their weights are scaled to a target."""
         shape = Shape(self.plan.scaled_rows, frames, 1)
-        speech = cif_peers.random_speech(shape, self.device)
+        speech = peers.random_speech(shape, self.device)
         rows = []
         for candidate in self.eager:
             row: Row = {"test": "scaled to targets", **_name(candidate), **_sizes(shape)}
-            if cif_accuracy.fits(candidate, speech):
-                found = cif_accuracy.lost_tokens(candidate, speech)
+            if accuracy.fits(candidate, speech):
+                found = accuracy.lost_tokens(candidate, speech)
                 row["lost_rows"] = found.lost_rows
                 row["max_mass_error"] = f"{found.max_mass_error:.1e}"
             else:
@@ -177,13 +173,13 @@ class Bench:
         cost = _cost(candidate, batch.shape, which)
         cost_before, before = self.last_seen.get((candidate.name, which), (cost, 0.0))
         expected = before * cost / cost_before
-        if not cif_accuracy.fits(candidate, batch.speech):
+        if not accuracy.fits(candidate, batch.speech):
             return row | {"note": _too_large(batch.speech)}, None
         if expected > ENDLESS_CALL:
             return row | {"note": f"skipped: about {expected:.0f} s a call expected"}, None
         run = step(candidate, batch, which)
         try:
-            seconds, found = cif_clock.clocked(run, self.device)
+            seconds, found = clock.clocked(run, self.device)
         except RuntimeError as error:  # a peer may know fewer types of input than we do
             if candidate.is_ours:
                 raise
@@ -199,19 +195,19 @@ class Bench:
 
     def _judged(self, candidate: Candidate, found: tuple[Tensor, ...], batch: Batch) -> Row:
         """Return the errors; one of ours that is not exact enough is wrong from here on."""
-        errors = cif_accuracy.errors(found, batch.truth, batch.speech)
+        errors = accuracy.errors(found, batch.truth, batch.speech)
         if candidate.is_ours and not errors.is_close:
             self.wrong.setdefault(candidate.name, f"inexact at {batch.shape}")
         named = errors._asdict().items()
         return {name: f"{value:.1e}" for name, value in named if isinstance(value, float)}
 
     def _floors(self, speech: Speech, which: str) -> dict[str, Run]:
-        passes = cif_floor.traffic(speech, with_gradient=which != PASSES[0])
-        ways = cif_floor.streams(passes, speech.hidden.detach(), self.threads)
+        passes = floor.traffic(speech, with_gradient=which != PASSES[0])
+        ways = floor.streams(passes, speech.hidden.detach(), self.threads)
         for way in ways.values():
             way()
         if self.device == "cuda":
-            return {name: cif_clock.graph_of(way) for name, way in ways.items()}
+            return {name: clock.graph_of(way) for name, way in ways.items()}
         return {name: Run(way) for name, way in ways.items()}
 
 
@@ -260,9 +256,9 @@ def _too_large(speech: Speech) -> str:
 
 def look_around(device: str) -> list[Candidate]:
     """Return all candidates on a device and name the peers that are not installed."""
-    others, missing = cif_peers.peers()
+    others, missing = peers.peers()
     print(*missing, sep="\n", end="\n" * bool(missing))
-    return [*cif_peers.our_backends(device), *others]
+    return [*peers.our_backends(device), *others]
 
 
 def measure(bench: Bench) -> tuple[list[Row], list[Row]]:
@@ -275,14 +271,14 @@ def measure(bench: Bench) -> tuple[list[Row], list[Row]]:
                 found = [{"series": series} | row for row in bench.times(batch, which)]
                 say(TIME_COLUMNS, found)
                 times += found
-    accuracy: list[Row] = []
+    precision: list[Row] = []
     tests = [partial(bench.precision, shape) for shape in bench.plan.precise]
     tests += [partial(bench.scaling, frames) for frames in bench.plan.scaled_frames]
     for test in tests:
         rows = test()
         say(ACCURACY_COLUMNS, rows)
-        accuracy += rows
-    return times, accuracy
+        precision += rows
+    return times, precision
 
 
 def main(device: str, threads: int, plan: Plan | None, results: Path | None) -> int:
@@ -292,13 +288,13 @@ def main(device: str, threads: int, plan: Plan | None, results: Path | None) -> 
     numba.set_num_threads(threads)
     bench = Bench(candidates, plan or QUICK, device, threads)
     if plan:
-        times, accuracy = measure(bench)
+        times, precision = measure(bench)
         if results:
             results.mkdir(exist_ok=True)
             card = run_card(device, threads)
             write(results / "cif.csv", TIME_COLUMNS, times, card)
-            write(results / "cif_accuracy.csv", ACCURACY_COLUMNS, accuracy, card)
-            cif_plot.draw(results, device)
+            write(results / "cif_accuracy.csv", ACCURACY_COLUMNS, precision, card)
+            plot.draw(results, device)
     ours = [candidate.name for candidate in candidates if candidate.is_ours]
     for name in ours:
         print(f"{name}: {bench.wrong.get(name, 'equals the reference')}")

@@ -13,7 +13,8 @@ import torch
 from llmasr import cif
 
 sys.path.append(str(Path(__file__).resolve().parents[1] / "benchmarks"))
-accuracy, bench, peers = map(importlib.import_module, ("cif_accuracy", "cif", "cif_peers"))
+bench = importlib.import_module("cif")
+accuracy, peers = bench.accuracy, bench.peers
 
 TINY = bench.Plan(
     {"cases": (bench.Shape(1, 20, 4), bench.Shape(3, 40, 8))},
@@ -143,7 +144,7 @@ def test_peers_that_are_not_installed_are_named(monkeypatch):
 
 def test_the_plot_needs_no_peers(tmp_path):
     pytest.importorskip("matplotlib")
-    plot = importlib.import_module("cif_plot")
+    plot = bench.plot
     series = {name: (bench.Shape(1, 20, 4), bench.Shape(1, 40, 8)) for name in ("frames", "width")}
     measured = bench.Bench(ours()[:1], replace(TINY, series=series), "cpu", 1)
     times, _ = bench.measure(measured)

@@ -1,7 +1,5 @@
 """Draw what `benchmarks/cif.py` measured: time against length and width, and distance to the floor.
 
-    python benchmarks/cif_plot.py         # anew, from benchmarks/results/cif.csv
-
 One row of panels for each pass. All axes are logarithmic: linear time is a line of slope 1.
 """
 
@@ -9,7 +7,6 @@ import csv
 from pathlib import Path
 from typing import Any
 
-RESULTS = Path(__file__).parent / "results"
 PASSES = ("forward", "forward+backward")
 PANELS = (  # series, abscissa, ordinate
     ("frames", "T", "median_ms"),
@@ -107,8 +104,3 @@ def _panel(
     if rows:
         held = ", ".join(f"{name} = {rows[0][name]}" for name in FIXED[along])
         axis.set_title(f"{which}, {held}", fontsize=11)
-
-
-if __name__ == "__main__":
-    for place in ("cpu", "cuda"):
-        print(place, draw(RESULTS, place))

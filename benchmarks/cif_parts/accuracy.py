@@ -10,7 +10,7 @@ Letters: B rows, T frames, U tokens, D width, P pieces.
 from typing import NamedTuple
 
 import torch
-from cif_peers import REFERENCE_BYTES, Candidate, Shape, Speech, random_speech
+from cif_parts.peers import REFERENCE_BYTES, Candidate, Shape, Speech, random_speech
 from torch import Tensor
 from torch.nn.functional import pad
 

@@ -1,7 +1,5 @@
 """Who `benchmarks/cif.py` measures, and on what: batches, our back-ends, the code of others.
 
-    python benchmarks/cif_peers.py        # says which peers are installed
-
 All candidates get the same frames and the same float32 weights, which are 0 on padding already (the
 peers leave that to their callers). They fire without targets and drop the tail, the one rule that
 all of them know; `scale` is the arithmetic that each of them uses to reach a target length.
@@ -177,8 +175,3 @@ def _funasr(module: Any, installed: str) -> list[Candidate]:
         )
         for label, function in (("cif_v1", module.cif_v1), ("cif (loop)", module.cif))
     ]
-
-
-if __name__ == "__main__":
-    installed, absent = peers()
-    print(*(f"{peer.name} {peer.version}" for peer in installed), *absent, sep="\n")

@@ -24,7 +24,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from cif_peers import Speech
+from cif_parts.peers import Speech
 from numba import njit, prange
 
 BLOCK = 1 << 14  # values that one thread moves at a time

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from cif_clock import Seconds
-from cif_peers import Candidate
+from cif_parts.clock import Seconds
+from cif_parts.peers import Candidate
 
 Row = dict[str, Any]
 
