@@ -12,7 +12,8 @@ from safetensors.torch import load_file, save_file
 from llmasr.api import ASSETS
 from llmasr.decoding.greedy import max_new_tokens, recognise
 from llmasr.models.checkpoint import load_pretrained, save_pretrained
-from llmasr.models.splice import positions, splice
+from llmasr.models.language.base import count_places
+from llmasr.models.splice import splice
 from llmasr.models.xllm import XLLM
 from llmasr.prompts import lay_out
 
@@ -37,7 +38,7 @@ def test_splice_pads_on_the_left_and_changes_nothing_else():
     assert embeddings[0, :, 0].tolist() == [1, 2, 2, 3]
     assert embeddings[1, :, 0].tolist() == [0, 0, 0, 3]
     assert mask.tolist() == [[True] * 4, [False, False, False, True]]
-    assert positions(mask).tolist() == [[0, 1, 2, 3], [0, 0, 0, 0]]
+    assert count_places(mask).tolist() == [[0, 1, 2, 3], [0, 0, 0, 0]]
 
 
 def test_a_prompt_holds_words_boundaries_and_speech_in_order(bundle):

@@ -10,7 +10,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from llmasr.models.splice import positions, splice
+from llmasr.models.splice import splice
 from llmasr.models.xllm import XLLM
 
 TOKENS_PER_FIRE, EXTRA_TOKENS = 1.5, 8
@@ -98,28 +98,17 @@ def recognise(model: XLLM, waveforms: Tensor, lengths: Tensor) -> list[Hypothesi
 
 def _write(model: XLLM, speech: Tensor, lengths: Tensor, rows: list[_Row]) -> None:
     """Let the language model answer until every row has stopped or reached its bound."""
-    language_model = model.language_model
-    stop_ids = _stop_ids(model)
+    reader = model.reader
     embeddings, mask = splice(model.prompt_pieces(speech, lengths))
-    output = language_model(
-        inputs_embeds=embeddings, attention_mask=mask.long(), position_ids=positions(mask),
-        use_cache=True, logits_to_keep=1,
-    )  # fmt: skip
+    prompt_lengths = mask.sum(1)
+    logits, cache = reader.read(embeddings, mask, prompt_lengths, keep=1)
     while True:
-        log_probs = output.logits[:, -1].float().log_softmax(-1)  # [B, V]
+        log_probs = logits[:, -1].float().log_softmax(-1)  # [B, V]
         best, tokens = log_probs.max(-1)
         for row, token, log_prob in zip(rows, tokens.tolist(), best.tolist(), strict=True):
-            row.take(token, log_prob, stop_ids)
+            row.take(token, log_prob, reader.stop_ids)
         if all(row.finish_reason for row in rows):
             return
         mask = torch.cat([mask, mask.new_ones(len(rows), 1)], 1)
-        output = language_model(
-            input_ids=tokens[:, None], attention_mask=mask.long(),
-            position_ids=positions(mask)[:, -1:], past_key_values=output.past_key_values,
-            use_cache=True,
-        )  # fmt: skip
-
-
-def _stop_ids(model: XLLM) -> frozenset[int]:
-    configured = model.language_model.generation_config.eos_token_id
-    return frozenset([configured] if isinstance(configured, int) else configured)
+        vectors = reader.embed(tokens)[:, None]
+        logits, cache = reader.read(vectors, mask, prompt_lengths, cache, keep=1)

@@ -27,8 +27,3 @@ def splice(rows: Sequence[Sequence[Tensor]]) -> tuple[Tensor, Tensor]:
         [torch.nn.functional.pad(row, (0, 0, longest - len(row), 0)) for row in joined]
     )
     return padded, valid_mask(lengths, longest).flip(1)
-
-
-def positions(mask: Tensor) -> Tensor:
-    """Count the real positions of a left-padded [B, L] mask from 0; 0 on padding."""
-    return (mask.long().cumsum(1) - 1).clamp(min=0)

@@ -14,8 +14,9 @@ from torch.nn.functional import cross_entropy
 from transformers import PreTrainedModel
 
 from llmasr.config import ModelConfig
+from llmasr.models.language.base import as_language_model
 from llmasr.models.speech import SpeechInterface
-from llmasr.models.splice import positions, splice
+from llmasr.models.splice import splice
 from llmasr.prompts import PromptIds
 
 IGNORED = -100
@@ -27,7 +28,8 @@ class XLLM(nn.Module):
 
     Args:
         interfaces: by modality; "speech" is the one that exists so far.
-        language_model: any transformers causal LM whose width is that of the adaptors.
+        language_model: any transformers causal LM, or one of ours, whose width is that of the
+            adaptors.
         prompt: ids around the speech, from :func:`llmasr.prompts.lay_out`.
         config: travels with the model and is stored in its checkpoint.
 
@@ -43,7 +45,9 @@ class XLLM(nn.Module):
         config: ModelConfig,
     ) -> None:
         super().__init__()
-        width = language_model.get_input_embeddings().embedding_dim
+        # The module holds the weights; the reader is how everything here speaks to it.
+        self.reader = as_language_model(language_model)
+        width = self.reader.width
         if config.speech.adaptor_width != width:
             raise ValueError(
                 f"adaptor_width is {config.speech.adaptor_width}; the language model needs {width}"
@@ -64,8 +68,9 @@ class XLLM(nn.Module):
 
     def embed(self, ids: Sequence[int]) -> Tensor:
         """Return the LM's word vectors of ``ids``, [len(ids), H]."""
-        table = self.language_model.get_input_embeddings()
-        return table(torch.tensor(ids, dtype=torch.int64, device=table.weight.device))
+        return self.reader.embed(
+            torch.tensor(ids, dtype=torch.int64, device=self.language_model.device)
+        )
 
     def prompt_pieces(self, speech: Tensor, lengths: Tensor) -> list[list[Tensor]]:
         """Return each row's prompt: ids before, boundary, speech, boundary, ids after.
@@ -90,15 +95,14 @@ class XLLM(nn.Module):
             answers: ids of each answer, with the end id.
         """
         rows = self.prompt_pieces(speech, lengths)
+        prompt_lengths = torch.tensor([sum(map(len, pieces)) for pieces in rows]).to(lengths)
         for pieces, answer in zip(rows, answers, strict=True):
             pieces.append(self.embed(answer))
         embeddings, mask = splice(rows)
         labels = torch.full(mask.shape, IGNORED, device=mask.device)
         for label, answer in zip(labels, answers, strict=True):
             label[-len(answer) :] = torch.tensor(answer, device=mask.device)
-        logits = self.language_model(
-            inputs_embeds=embeddings, attention_mask=mask.long(), position_ids=positions(mask)
-        ).logits  # [B, L, V]
+        logits, _ = self.reader.read(embeddings, mask, prompt_lengths)  # [B, L, V]
         return cross_entropy(
             logits[:, :-1].float().flatten(0, 1), labels[:, 1:].flatten(), ignore_index=IGNORED
         )
