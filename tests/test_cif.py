@@ -551,6 +551,28 @@ def test_a_forked_child_computes_after_its_parent_did():
     assert os.waitstatus_to_exitcode(status) == 0
 
 
+def test_a_result_stays_as_it_is_while_somebody_holds_it():
+    batches = [random_speech(6, 600, 1024, seed) for seed in range(3)]  # 15 MB, kept for reuse
+    held = [gradients("numba", *batch) for batch in batches]
+    views = [d_hidden.numpy()[1:, ::7] for _, d_hidden, _ in held]
+    copies = [[tensor.clone() for tensor in result] for result in held]
+    for batch in batches * 2:
+        gradients("numba", *batch)
+    for result, copy in zip(held, copies, strict=True):
+        assert all(torch.equal(one, other) for one, other in zip(result, copy, strict=True))
+    del held, result
+    for batch in batches:
+        gradients("numba", *batch)
+    for view, (_, d_hidden, _) in zip(views, copies, strict=True):
+        assert (view == d_hidden.numpy()[1:, ::7]).all()
+
+
+def test_memory_of_a_dropped_result_is_used_again():
+    hidden, alpha, lengths = random_speech(6, 600, 1024)
+    addresses = {gradients("numba", hidden, alpha, lengths)[1].data_ptr() for _ in range(6)}
+    assert len(addresses) == 1
+
+
 # Precision over long rows
 
 

@@ -56,7 +56,7 @@ class Fired(NamedTuple):
     quantity: Tensor  # [B] float32
     fire_frames: Tensor  # [B, U] int64
     fire_times: Tensor  # [B, U] float32
-    prefix: Tensor  # [B, T] or [F] int64, C of the README; on padding that of the row's end
+    prefix: Tensor  # [B, T] or [F] int64, C of the README; anything on padding
 
 
 class Backend(Protocol):

@@ -4,12 +4,8 @@ Forward: weights become an int64 prefix sum, then the frames of each token are a
 order with fused multiply-adds, so that a stream, a batch and a GPU give the same bits. Backward:
 each frame is read once, for its own gradient and for the products that are then summed into the
 gradient of the weights. Kernels: cpu_kernels.py. Formulas: README.md.
-
-Large arrays come from numpy, which asks for huge pages: PyTorch does not, and the page faults of a
-fresh 64 MB result would cost more than the kernel.
 """
 
-import math
 from typing import Any
 
 import numpy as np
@@ -19,6 +15,7 @@ from torch import Tensor
 
 from llmasr.ops.cif import cpu_kernels as kernels
 from llmasr.ops.cif.backend import Batch, Fired, Rule
+from llmasr.ops.cif.cpu_memory import vectors
 from llmasr.ops.cif.cpu_threads import in_pieces, is_worth_threads
 
 Array = NDArray[Any]
@@ -30,8 +27,6 @@ CODES = {torch.bfloat16: torch.uint16, torch.float16: torch.int16}
 NONE = np.empty(0, np.int64)
 SINGLE, DOUBLE = np.empty(0, np.float32), np.empty(0, np.float64)  # tell kernels the type of sums
 SUMS = {torch.float64: DOUBLE}
-LARGE = 1 << 22  # bytes from which numpy asks for huge pages
-CACHE_LINE = 64  # bytes
 
 
 def forward(batch: Batch, prefix: Tensor | None, rule: Rule, width: int) -> Fired:
@@ -43,7 +38,7 @@ def forward(batch: Batch, prefix: Tensor | None, rule: Rule, width: int) -> Fire
     plan, token_lengths, quantity, places = _plan(batch, sums, rule, width, rows)
     shape = _shape(batch, places, width)
     sum_type = torch.float64 if batch.hidden.dtype == torch.float64 else torch.float32
-    tokens = _vectors((*shape, hidden.shape[1]), sum_type)
+    tokens = vectors((*shape, hidden.shape[1]), sum_type)
     frames, times = np.empty(shape, np.int64), np.empty(shape, np.float32)
     in_pieces(
         kernels.fire, places, hidden.size,
@@ -92,7 +87,7 @@ def backward(
     hidden, gradient = table(batch.hidden), table(d_tokens)
     prefix, completes = fired.prefix.numpy().reshape(-1), _completes(batch, rule)
     plan, *_ = _plan(batch, prefix, rule, fired.tokens.shape[1], _rows(batch))
-    d_hidden = _vectors(batch.hidden.shape, batch.hidden.dtype, zero=True)
+    d_hidden = vectors(batch.hidden.shape, batch.hidden.dtype)
     products, jumps = np.empty(len(hidden)), np.empty(len(hidden))
     in_pieces(
         kernels.spread, len(hidden), 2 * hidden.size,
@@ -132,7 +127,7 @@ def weigh_backward(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Return gradients; see :class:`llmasr.ops.cif.backend.Backend`."""
     frames, rows = table(features), features.shape[0]
-    d_features = _vectors(features.shape, features.dtype, zero=True)
+    d_features = vectors(features.shape, features.dtype)
     d_weight, d_bias = np.empty((rows, frames.shape[1]), np.float32), np.empty(rows)
     in_pieces(
         kernels.weigh_backward, rows, 2 * frames.size,
@@ -192,19 +187,8 @@ def _completes(batch: Batch, rule: Rule) -> bool:
     return rule.tail == "normalize" and batch.targets is None
 
 
-def _vectors(shape: tuple[int, ...], dtype: torch.dtype, *, zero: bool = False) -> Tensor:
-    """Return a tensor whose vectors do not straddle cache lines, in huge pages if it is large."""
-    size = math.prod(shape) * dtype.itemsize
-    if size < LARGE:
-        return torch.zeros(shape, dtype=dtype) if zero else torch.empty(shape, dtype=dtype)
-    memory = (np.zeros if zero else np.empty)(size + 2 * CACHE_LINE, np.uint8)
-    # Half a line on: frames often begin on a page, and equal low bits of addresses collide.
-    begin = -memory.ctypes.data % CACHE_LINE + CACHE_LINE // 2
-    return torch.from_numpy(memory[begin : begin + size]).view(dtype).view(shape)
-
-
-def table(vectors: Tensor) -> Array:
+def table(tensor: Tensor) -> Array:
     """Return vectors [..., D] as an array [all of them, D], 16-bit floats as integers."""
-    code = CODES.get(vectors.dtype)
-    array: Array = (vectors if code is None else vectors.view(code)).numpy()
+    code = CODES.get(tensor.dtype)
+    array: Array = (tensor if code is None else tensor.view(code)).numpy()
     return array.reshape(-1, array.shape[-1])

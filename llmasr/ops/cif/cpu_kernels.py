@@ -2,6 +2,9 @@
 
 Frames of all rows lie in one table [F, D], tokens of all rows in another [N, D]; a plan tells where
 a row lies in both. Kernels with ``low`` and ``high`` do that part of their work only.
+
+One file, long as it is: compiled kernels are kept on disk, and what makes them outdated is the age
+of the file they stand in, not of the files they call.
 """
 
 import math
@@ -277,7 +280,7 @@ def spread(
 ) -> None:  # fmt: skip
     """Run backward over the frames low..high of the table.
 
-    Fills d_hidden [F, D], which comes as zeros; products [F] float64, the gradient of a frame's
+    Fills d_hidden [F, D]; products [F] float64, the gradient of a frame's
     weight if no boundary moved; jumps [F] float64, what moving those inside the frame is worth.
     ``like`` has the dtype of the sums.
     """
@@ -293,7 +296,11 @@ def spread(
                 row, frame, end, hidden, prefix, plan, threshold, completes, sums,
                 d_tokens, d_hidden, products, jumps,
             )  # fmt: skip
-        frame = plan[row + 1, START] if row + 1 < len(plan) else high
+            frame = end
+        end = min(high, plan[row + 1, START]) if row + 1 < len(plan) else high
+        for place in range(frame, end):  # padding
+            clear(d_hidden, place)
+        frame = max(frame, end)
 
 
 @kernel
@@ -315,6 +322,8 @@ def spread_row(
                 factor = factor_of(plan, row, token, completes)
                 weight = np.float64(after - before) * scale * factor
                 products[place] = factor * pull(weight, d_tokens, line, hidden, d_hidden, place)
+            else:
+                clear(d_hidden, place)
         elif token + 1 < plan[row, LENGTH] and (
             token + 1 == limit or after < boundary(plan, row, token + 2)
         ):
@@ -504,11 +513,14 @@ def weigh_backward(
     low: int, high: int, d_alpha: Any, alpha: Any, features: Any, weight: Any, lengths: Any,
     stride: int, d_features: Any, d_weight: Any, d_bias: Any,
 ) -> None:  # fmt: skip
-    """Run backward over rows low..high: d_features [F, E] comes as zeros, d_weight is [B, E]."""
+    """Run backward over rows low..high: fills d_features [F, E], d_weight [B, E], d_bias [B]."""
     for row in range(low, high):
         clear(d_weight, row)
         total = 0.0
-        for place in range(row * stride, row * stride + min(max(lengths[row], 0), stride)):
+        end = row * stride + min(max(lengths[row], 0), stride)
+        for place in range(end, (row + 1) * stride):
+            clear(d_features, place)
+        for place in range(row * stride, end):
             slope = np.float64(d_alpha[place]) * alpha[place] * (1.0 - np.float64(alpha[place]))
             total += slope
             add(d_weight, row, slope, features, place)

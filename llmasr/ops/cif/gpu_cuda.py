@@ -8,28 +8,33 @@ Letters: B rows, T frames, U tokens, D width of a frame, E width of a feature, F
 packed batch, N all tokens of a packed batch.
 """
 
-import ctypes
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from llmasr.ops.cif import nvrtc
-from llmasr.ops.cif.backend import TAILS, Batch, Fired, Rule
+from llmasr.ops.cif.backend import Batch, Fired, Rule
+from llmasr.ops.cif.gpu_cuda_plan import (
+    BLOCK,
+    BLOCKS_PER_PROCESSOR,
+    GROUP,
+    SCAN_FIRST,
+    SCAN_THREADS,
+    Launch,
+    Layout,
+    Linear,
+    Task,
+    addresses,
+    best_layout,
+    columns_for,
+    count_blocks,
+    describe,
+    size_of,
+)
 
-# Numbers that the kernels rely on.
-BLOCK = 256
-SCAN_THREADS = 512
-MAX_WALK = 64
-GROUP = 16
-BLOCKS_PER_PROCESSOR = 3
-
-WALKS = (MAX_WALK, 32, 16, 8)
-START_FRAMES = 16  # what a block does before its walk takes as long as this many frames of a walker
-SCAN_FIRST = 4096  # longer rows are scanned once, ahead, instead of by each block that needs them
 WEIGH_CHUNKS = (64, 32)  # frames of a block, with many and with few blocks
 MANY_BLOCKS = 8  # for each multiprocessor
 SUM_FRAMES = 16  # least frames for which a block leaves a partial sum
@@ -44,79 +49,6 @@ SOURCES = {
     "cif_weigh": "gpu_cuda_weigh.cu",
     "cif_weigh_backward": "gpu_cuda_weigh.cu",
 }
-
-
-class Task(ctypes.Structure):
-    """``Task`` of gpu_cuda_rows.cuh."""
-
-    _fields_ = [
-        *((name, ctypes.c_void_p) for name in (
-            "hidden", "d_tokens", "alpha", "d_quantity", "lengths", "starts", "targets",
-            "token_starts", "tokens", "d_hidden", "token_lengths", "fire_frames", "prefix",
-            "quantity", "fire_times", "d_alpha", "values", "sums", "tickets",
-        )),
-        *((name, ctypes.c_int64) for name in (
-            "rows", "frames", "tokens_wide", "width", "tail_quanta",
-        )),
-        *((name, ctypes.c_double) for name in ("threshold", "quanta_per_weight")),
-        *((name, ctypes.c_int32) for name in (
-            "tail", "has_prefix", "walk", "columns", "chunk", "chunks",
-        )),
-    ]  # fmt: skip
-
-
-class Linear(ctypes.Structure):
-    """``Linear`` of gpu_cuda_weigh.cu."""
-
-    _fields_ = [
-        *((name, ctypes.c_void_p) for name in (
-            "features", "weight", "bias", "lengths", "alpha", "prefix", "d_alpha", "d_features",
-            "partials", "d_weight", "d_bias", "tickets",
-        )),
-        *((name, ctypes.c_int64) for name in ("rows", "frames", "width")),
-        ("quanta_per_weight", ctypes.c_double),
-        *((name, ctypes.c_int32) for name in ("weight_type", "columns", "chunk", "chunks")),
-    ]  # fmt: skip
-
-
-class Launch(NamedTuple):
-    """One kernel launch, wherever it runs."""
-
-    kernel: str
-    dtype: torch.dtype  # of the elements, a key of ELEMENTS
-    vector: int  # elements per load
-    grid: tuple[int, int]
-    threads: int
-    parameters: Task | Linear
-    device: torch.device
-
-
-class Size(NamedTuple):
-    """Size of a batch."""
-
-    rows: int
-    frames: int  # T, or F of a packed batch
-    width: int
-    is_packed: bool
-
-
-class Layout(NamedTuple):
-    """How the threads of a block share columns and frames."""
-
-    columns: int  # threads side by side, a multiple of the warp
-    walkers: int  # such groups in a block
-    slices: int  # of the columns, where one group is not wide enough
-    walk: int  # frames of a walker
-
-    @property
-    def threads(self) -> int:
-        """Threads of a block."""
-        return self.columns * self.walkers
-
-    @property
-    def chunk(self) -> int:
-        """Frames of a block."""
-        return self.walkers * self.walk
 
 
 def is_available() -> bool:
@@ -210,7 +142,7 @@ class KernelBackend:
         tokens = {"tokens": fired.tokens, "d_tokens": d_tokens}
         vector = _vector(batch.hidden, d_hidden, *tokens.values())
         layout = self._layout(batch, vector)
-        blocks = _blocks(_size(batch), layout)
+        blocks = count_blocks(size_of(batch), layout)
         rows = len(batch.lengths)
         notes = d_quantity.new_empty((batch.alpha.numel() + 2 * blocks,), dtype=torch.float64)
         buffers = {
@@ -224,7 +156,7 @@ class KernelBackend:
             "sums": notes[batch.alpha.numel() :],
             "tickets": self._zero_tickets(rows, batch.alpha.device, is_fresh=packed),
         }
-        task = _task(batch, rule, layout, fired.fire_frames.shape[-1], True, buffers)
+        task = describe(batch, rule, layout, fired.fire_frames.shape[-1], True, buffers)
         self._launch("cif_backward", batch.hidden, vector, (blocks, 1), layout.threads, task)
         return d_hidden, d_alpha
 
@@ -259,7 +191,7 @@ class KernelBackend:
             weight_type=ELEMENTS[weight.dtype],
             chunk=chunk,
             chunks=chunks,
-            **_addresses(buffers),
+            **addresses(buffers),
         )
         vector = _vector(features)
         self._launch("cif_weigh", features, vector, (rows * chunks, 1), BLOCK, parameters)
@@ -276,7 +208,7 @@ class KernelBackend:
             return d_features, d_weight, d_bias
         d_alpha, (weight,) = d_alpha.contiguous(), _same_dtype(weight)
         vector = _vector(features, d_features)
-        columns, walkers, _ = _columns(width, vector)
+        columns, walkers, _ = columns_for(width, vector)
         most = BLOCKS_PER_PROCESSOR * self._processors(features.device)
         blocks = max(1, min(most, rows * frames // SUM_FRAMES))
         buffers = {
@@ -297,7 +229,7 @@ class KernelBackend:
             width=width,
             weight_type=ELEMENTS[weight.dtype],
             columns=columns,
-            **_addresses(buffers),
+            **addresses(buffers),
         )
         threads = columns * walkers
         self._launch("cif_weigh_backward", features, vector, (blocks, 1), threads, parameters)
@@ -310,7 +242,7 @@ class KernelBackend:
         vector = _vector(batch.hidden)
         layout = self._layout(batch, vector)
         # Tokens have no place yet, so that none is cut.
-        task = _task(batch, rule, layout, 0, known, {"prefix": prefix, **sizes})
+        task = describe(batch, rule, layout, 0, known, {"prefix": prefix, **sizes})
         grid = (len(batch.lengths), 1)
         self._launch("cif_scan", batch.hidden, vector, grid, SCAN_THREADS, task)
 
@@ -321,12 +253,12 @@ class KernelBackend:
         vector = _vector(batch.hidden, fired.tokens)
         layout = self._layout(batch, vector)
         buffers = {**fired._asdict(), "token_starts": token_starts}
-        task = _task(batch, rule, layout, fired.fire_frames.shape[-1], known, buffers)
-        grid = (_blocks(_size(batch), layout), layout.slices)
+        task = describe(batch, rule, layout, fired.fire_frames.shape[-1], known, buffers)
+        grid = (count_blocks(size_of(batch), layout), layout.slices)
         self._launch("cif_forward", batch.hidden, vector, grid, layout.threads, task)
 
     def _layout(self, batch: Batch, vector: int) -> Layout:
-        return _best_layout(_size(batch), vector, self._processors(batch.hidden.device))
+        return best_layout(size_of(batch), vector, self._processors(batch.hidden.device))
 
     def _zero_tickets(self, count: int, device: torch.device, *, is_fresh: bool = False) -> Tensor:
         """Return counters that are zero; kernels leave them so, and one stream runs in order.
@@ -356,71 +288,6 @@ class KernelBackend:
         self._run(
             Launch(kernel, elements.dtype, vector, grid, threads, parameters, elements.device)
         )
-
-
-def _columns(width: int, vector: int) -> tuple[int, int, int]:
-    """Return the threads side by side, how many such groups a block has, and slices of columns."""
-    needed = max(1, -(-width // vector))
-    slices = -(-needed // BLOCK)
-    columns = -(-needed // (slices * 32)) * 32
-    return columns, BLOCK // columns, slices
-
-
-def _size(batch: Batch) -> Size:
-    rows, frames = batch.lengths.shape[0], batch.alpha.shape[-1]
-    return Size(rows, frames, batch.hidden.shape[-1], batch.starts is not None)
-
-
-def _blocks(size: Size, layout: Layout) -> int:
-    """Return the number of chunks of frames; in a packed batch, an upper limit of it."""
-    if size.is_packed:
-        return size.frames // layout.chunk + size.rows
-    return size.rows * max(1, -(-size.frames // layout.chunk))
-
-
-@functools.lru_cache(maxsize=4096)
-def _best_layout(size: Size, vector: int, processors: int) -> Layout:
-    """Choose the walk by the time that all blocks take, in frames of a walker."""
-    columns, walkers, slices = _columns(size.width, vector)
-
-    def duration(layout: Layout) -> int:
-        rounds = -(-_blocks(size, layout) // (BLOCKS_PER_PROCESSOR * processors))
-        return rounds * (layout.walk + START_FRAMES)
-
-    # Twice as many frames as a block owns are described at a time, to follow tokens to their ends.
-    walks = (walk for walk in WALKS if 2 * walk <= columns)
-    return min((Layout(columns, walkers, slices, walk) for walk in walks), key=duration)
-
-
-def _task(
-    batch: Batch,
-    rule: Rule,
-    layout: Layout,
-    tokens_wide: int,
-    has_prefix: bool,
-    buffers: Mapping[str, Tensor | None],
-) -> Task:
-    chunks = max(1, -(-batch.alpha.shape[-1] // layout.chunk))
-    return Task(
-        rows=len(batch.lengths),
-        frames=batch.alpha.shape[-1],
-        tokens_wide=tokens_wide,
-        width=batch.hidden.shape[-1],
-        tail_quanta=rule.tail_quanta,
-        threshold=rule.threshold,
-        quanta_per_weight=rule.quanta_per_weight,
-        tail=TAILS.index(rule.tail),
-        has_prefix=has_prefix,
-        walk=layout.walk,
-        columns=layout.columns,
-        chunk=layout.chunk,
-        chunks=chunks,
-        **_addresses({**batch._asdict(), **buffers}),
-    )
-
-
-def _addresses(buffers: Mapping[str, Tensor | None]) -> dict[str, int]:
-    return {name: tensor.data_ptr() for name, tensor in buffers.items() if tensor is not None}
 
 
 def _vector(*tensors: Tensor | None) -> int:
