@@ -7,6 +7,7 @@ So left padding, padding between prompt and draft, and places that were taken ba
 Letters: B rows, L places read now, P places read before, H width, V vocabulary.
 """
 
+from collections.abc import Callable
 from typing import Any, Protocol
 
 from torch import Tensor
@@ -124,5 +125,11 @@ def count_places(mask: Tensor) -> Tensor:
 
 
 def as_language_model(model: PreTrainedModel) -> LanguageModel:
-    """Wrap a transformers model in what this library asks for."""
-    return CausalLanguageModel(model)
+    """Wrap a transformers model in what this library asks for.
+
+    A model of ours that reads otherwise than a causal LM names its ``language_model_class``.
+    """
+    wrap: Callable[[PreTrainedModel], LanguageModel] = getattr(
+        model, "language_model_class", CausalLanguageModel
+    )
+    return wrap(model)
