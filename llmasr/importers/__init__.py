@@ -1,0 +1,1 @@
+"""Language models from folders of others, in whatever layout they were published."""
