@@ -4,6 +4,9 @@ import dataclasses
 from dataclasses import dataclass, field
 from typing import Any
 
+# Marks a field that checkpoints from before it was there lack; its default is what they meant.
+OPTIONAL = {"optional": True}
+
 
 @dataclass(frozen=True)
 class EncoderConfig:
@@ -47,6 +50,7 @@ class PromptConfig:
     """How speech and text meet in front of the language model; see ``llmasr.prompts``."""
 
     instruction: str = ""
+    layout: str = field(default="plain", metadata=OPTIONAL)
 
 
 @dataclass(frozen=True)
@@ -74,9 +78,10 @@ def from_dict(kind: type, values: dict[str, Any]) -> Any:
         ValueError: a key is unknown or missing.
     """
     fields = {entry.name: entry for entry in dataclasses.fields(kind)}
+    required = {name for name, entry in fields.items() if not entry.metadata.get("optional")}
     for problem, names in (
         ("unknown", sorted(values.keys() - fields.keys())),
-        ("missing", sorted(fields.keys() - values.keys())),
+        ("missing", sorted(required - values.keys())),
     ):
         if names:
             raise ValueError(

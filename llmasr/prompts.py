@@ -1,17 +1,70 @@
-"""Instructions to the language model, and the one layout in which speech meets them.
+"""Instructions to the language model, and the layouts in which speech meets them.
 
-    <bos> [boundary] speech vectors [boundary] instruction, answer <eos>
-
-The same function lays a prompt out in training and in use. The instruction that a model was trained
-with travels in its configuration.
+A prompt is: ids, boundary, speech vectors, boundary, ids; then the answer follows directly. Which
+ids, a named layout says; one is made for each generation of tokenizer. The same function lays a
+prompt out in training and in use. The instruction and the layout that a model was trained with
+travel in its configuration.
 """
 
+from collections.abc import Callable
 from typing import NamedTuple, Protocol
 
-TRANSCRIBE = {
-    "en": "write what is said",
-    "zh": "请忠实地识别该语音",
+from llmasr.config import PromptConfig
+
+# By task and language; the first of each is the usual one. The Chinese ones are those of X-LLM.
+INSTRUCTIONS: dict[str, dict[str, tuple[str, ...]]] = {
+    "transcribe": {
+        "zh": (
+            "请忠实地识别该语音",
+            "请将这段语音转化为文字",
+            "请将语音转换成书面文字。",
+            "请识别该音频的文本内容",
+        ),
+        "en": (
+            "write what is said",
+            "write down every word of this recording",
+            "put this speech into writing",
+            "what are the words of this audio?",
+        ),
+    },
+    "transcribe_with_image": {
+        "zh": ("请根据图片忠实地识别这段语音", "根据图片请忠实地识别该语音"),
+        "en": ("write what is said; the picture may help",),
+    },
+    "answer_about_image": {
+        "zh": (
+            "请根据图像回答语音中的问题",
+            "请利用图像回答语音中的问题",
+            "请根据图像直接回答语音中的问题",
+            "请利用图片回答语音中的问题",
+        ),
+        "en": (
+            "look at the picture and answer what is asked",
+            "reply to the spoken question with what the picture shows",
+        ),
+    },
+    "describe_image": {
+        "zh": (
+            "请详细描述这张图片。",
+            "请查看这张图片并描述您注意到的内容。",
+            "请提供这张图片的详细描述",
+            "你能为我描述这张图片的内容吗？",
+        ),
+        "en": ("say in detail what this picture shows", "what is there to see in this picture?"),
+    },
+    "describe_video": {
+        "zh": (
+            "请描述这个视频。",
+            "请查看这个视频并描述您注意到的内容。",
+            "请提供这个视频的描述",
+            "你能为我描述这个视频的内容吗？",
+        ),
+        "en": ("say what happens in this video", "what is there to see in this video?"),
+    },
 }
+TRANSCRIBE = {language: texts[0] for language, texts in INSTRUCTIONS["transcribe"].items()}
+
+CHANGED = "prompt_changed"
 
 
 class PromptIds(NamedTuple):
@@ -21,8 +74,15 @@ class PromptIds(NamedTuple):
     after: list[int]
 
 
+class ChosenPrompt(NamedTuple):
+    """A prompt to decode with, and what a reader of the result should know about it."""
+
+    ids: PromptIds
+    flags: tuple[str, ...]  # ("prompt_changed",) unless it is the one of training
+
+
 class Encoder(Protocol):
-    """What a prompt needs of a tokenizer."""
+    """What a prompt needs of a tokenizer; some layouts need more of it, and say so."""
 
     @property
     def bos_id(self) -> int:
@@ -33,7 +93,144 @@ class Encoder(Protocol):
         """Return the ids of ``text`` without special ids."""
         ...
 
+    def id_of(self, piece: str) -> int:
+        """Return the id of ``piece``; ValueError if the vocabulary does not have it."""
+        ...
 
-def lay_out(tokenizer: Encoder, instruction: str) -> PromptIds:
-    """Return the ids before and after the speech; the answer follows the latter directly."""
+
+class InsideEncoder(Encoder, Protocol):
+    """A tokenizer that can spell the rest of a line."""
+
+    def encode_inside(self, text: str) -> list[int]:
+        """Return the ids of ``text`` without the space that a beginning gets."""
+        ...
+
+
+class TemplateEncoder(Encoder, Protocol):
+    """A tokenizer with a chat template."""
+
+    def template_ids(self) -> tuple[list[int], list[int]]:
+        """Return the ids before and after what a user says."""
+        ...
+
+
+def lay_out(tokenizer: Encoder, instruction: str, layout: str = "plain") -> PromptIds:
+    """Return the ids before and after the speech; the answer follows the latter directly.
+
+    Args:
+        tokenizer: of the language model.
+        instruction: what to do with the speech.
+        layout: a key of `LAYOUTS`; the tokenizers of language models name theirs.
+
+    Raises:
+        ValueError: there is no such layout, the tokenizer lacks a token that the layout needs, or
+            the instruction contains special tokens.
+    """
+    if layout not in LAYOUTS:
+        raise ValueError(f"layout is {layout!r}; allowed: {', '.join(LAYOUTS)}")
+    return LAYOUTS[layout](tokenizer, instruction)
+
+
+def has_boundaries(layout: str) -> bool:
+    """Say whether learnt vectors stand around the speech; X-LLM spells its boundaries as text."""
+    return not layout.startswith("xllm")
+
+
+def choose_prompt(
+    tokenizer: Encoder, trained: PromptConfig, instruction: str | None = None
+) -> ChosenPrompt:
+    """Return the prompt that a model was trained with or, flagged, one with another instruction.
+
+    Raises:
+        ValueError: as for `lay_out`.
+    """
+    changed = instruction is not None and instruction != trained.instruction
+    text = trained.instruction if instruction is None else instruction
+    ids = lay_out(tokenizer, text, trained.layout)
+    return ChosenPrompt(ids, (CHANGED,) if changed else ())
+
+
+def require_room(prompt: int, answer: int, limit: int | None) -> None:
+    """Refuse a prompt that, with its answer, is longer than the language model can read.
+
+    Args:
+        prompt: places of the whole prompt, speech and boundaries included.
+        answer: places that the answer may take.
+        limit: places of the language model; None if there is no limit.
+
+    Raises:
+        ValueError: they are too many. Nothing is ever cut.
+    """
+    if limit is not None and prompt + answer > limit:
+        raise ValueError(
+            f"the prompt has {prompt} tokens and the answer may have {answer}; the language model "
+            f"reads {limit}: use a shorter instruction or shorter audio"
+        )
+
+
+def _plain(tokenizer: Encoder, instruction: str) -> PromptIds:
     return PromptIds([tokenizer.bos_id], tokenizer.encode(instruction))
+
+
+def _chatglm(tokenizer: Encoder, instruction: str) -> PromptIds:
+    """Put speech first, inside the part of the prompt whose tokens all see each other."""
+    special = [tokenizer.id_of(name) for name in ("[MASK]", "[gMASK]", "[sMASK]", "<sop>", "<eop>")]
+    ids = tokenizer.encode(instruction)
+    if set(ids) & set(special):
+        raise ValueError(f"instruction is {instruction!r}; it must not contain special tokens")
+    return PromptIds([], [*ids, special[1], special[3]])
+
+
+def _xllm(tokenizer: Encoder, instruction: str) -> PromptIds:
+    """Spell the boundaries as text, as X-LLM does: ordinary words, not tokens of their own."""
+    inner = _chatglm(tokenizer, instruction)
+    opening, closing = tokenizer.encode("<Speech>"), tokenizer.encode("</Speech>")
+    return PromptIds(opening, [*closing, *inner.after])
+
+
+def _xllm_question(tokenizer: Encoder, instruction: str) -> PromptIds:
+    """Ask in the form of X-LLM's last stage of training."""
+    return _xllm(tokenizer, f"问：{instruction}\n答：")
+
+
+def _chatglm2(tokenizer: InsideEncoder, instruction: str) -> PromptIds:
+    start = [tokenizer.id_of("[gMASK]"), tokenizer.id_of("sop")]
+    return PromptIds(
+        [*start, *tokenizer.encode("[Round 1]\n\n问：")],
+        tokenizer.encode_inside(f"{instruction}\n\n答："),
+    )
+
+
+def _chatglm3(tokenizer: Encoder, instruction: str) -> PromptIds:
+    return _roles(tokenizer, instruction, sop="sop")
+
+
+def _glm4(tokenizer: Encoder, instruction: str) -> PromptIds:
+    return _roles(tokenizer, instruction, sop="<sop>")
+
+
+def _roles(tokenizer: Encoder, instruction: str, sop: str) -> PromptIds:
+    """Let the user speak and then ask; the answer's role has its line, so the answer is next."""
+    names = ("[gMASK]", sop, "<|user|>", "<|assistant|>")
+    gmask, start, user, assistant = (tokenizer.id_of(name) for name in names)
+    line = tokenizer.encode("\n")
+    return PromptIds(
+        [gmask, start, user, *line], [*tokenizer.encode(instruction), assistant, *line]
+    )
+
+
+def _template(tokenizer: TemplateEncoder, instruction: str) -> PromptIds:
+    before, after = tokenizer.template_ids()
+    return PromptIds(before, [*tokenizer.encode(instruction), *after])
+
+
+LAYOUTS: dict[str, Callable[..., PromptIds]] = {
+    "plain": _plain,
+    "chatglm": _chatglm,
+    "chatglm2": _chatglm2,
+    "chatglm3": _chatglm3,
+    "glm4": _glm4,
+    "template": _template,
+    "xllm": _xllm,
+    "xllm_question": _xllm_question,
+}
