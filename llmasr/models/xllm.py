@@ -17,7 +17,7 @@ from llmasr.config import ModelConfig
 from llmasr.models.language.base import as_language_model
 from llmasr.models.speech import SpeechInterface
 from llmasr.models.splice import splice
-from llmasr.prompts import PromptIds
+from llmasr.prompts import PromptIds, has_boundaries
 
 IGNORED = -100
 BOUNDARY_SCALE = 0.02
@@ -72,15 +72,23 @@ class XLLM(nn.Module):
             torch.tensor(ids, dtype=torch.int64, device=self.language_model.device)
         )
 
-    def prompt_pieces(self, speech: Tensor, lengths: Tensor) -> list[list[Tensor]]:
+    def prompt_pieces(
+        self, speech: Tensor, lengths: Tensor, prompt: PromptIds | None = None
+    ) -> list[list[Tensor]]:
         """Return each row's prompt: ids before, boundary, speech, boundary, ids after.
+
+        X-LLM's own layouts spell the boundaries as text and have none here.
 
         Args:
             speech: [B, N, H] vectors from the adaptor.
             lengths: [B] int64.
+            prompt: another one than that of training.
         """
-        before, after = self.embed(self.prompt.before), self.embed(self.prompt.after)
+        chosen = prompt or self.prompt
+        before, after = self.embed(chosen.before), self.embed(chosen.after)
         opening, closing = self.boundaries["speech"].split(1)
+        if not has_boundaries(self.config.prompt.layout):
+            opening, closing = before[:0], before[:0]
         return [
             [before, opening, vectors[:length].to(before.dtype), closing, after]
             for vectors, length in zip(speech, lengths.tolist(), strict=True)

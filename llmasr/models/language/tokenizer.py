@@ -18,6 +18,8 @@ class Tokenizer:
         ValueError: the file is no SentencePiece model, or has no begin, end or pad piece.
     """
 
+    layout = "plain"  # of prompts, see llmasr.prompts
+
     def __init__(self, path: Path) -> None:
         if not path.is_file():
             raise FileNotFoundError(f"{path}: no such SentencePiece model")
