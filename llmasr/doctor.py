@@ -22,6 +22,8 @@ LIBRARIES = (
     ("librosa", "librosa", None),
     ("soundfile", "soundfile", None),
     ("av", "av", "media"),
+    ("peft", "peft", "lora"),
+    ("torchao", "torchao", "int8"),
 )
 
 

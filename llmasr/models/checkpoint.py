@@ -1,7 +1,8 @@
 """Models as folders: `config.json`, `model.safetensors`, `tokenizer.model`, `language_model/`.
 
-The language model is a transformers folder of its own. Everything is read strictly: a missing or an
-unknown weight is an error, never a random number. Nothing is unpickled.
+The language model is a transformers folder of its own; its adapters, if it has any, are beside it
+in `lora/`. Everything is read strictly: a missing or an unknown weight is an error, never a random
+number. Nothing is unpickled.
 """
 
 import json
@@ -18,12 +19,22 @@ from transformers import AutoModelForCausalLM
 from transformers.utils import logging as transformers_logging
 
 from llmasr.config import ModelConfig, from_dict, to_dict
+from llmasr.models.language.layers import is_quantised
+from llmasr.models.language.lora import (
+    are_adapters_in,
+    has_lora,
+    load_lora,
+    remove_lora,
+    save_lora,
+    without_lora,
+)
 from llmasr.models.language.tokenizer import Tokenizer
+from llmasr.models.precision import held_as
 from llmasr.models.speech import build_speech
 from llmasr.models.xllm import XLLM
 from llmasr.prompts import lay_out
 
-LANGUAGE_MODEL = "language_model"
+LANGUAGE_MODEL, LORA = "language_model", "lora"
 
 
 @dataclass(frozen=True)
@@ -40,7 +51,15 @@ class Bundle:
 
 
 def save_pretrained(bundle: Bundle, folder: Path, *, dtype: torch.dtype = torch.float16) -> None:
-    """Write a model to ``folder``, made if missing, with weights stored as ``dtype``."""
+    """Write a model to ``folder``, made if missing, with weights stored as ``dtype``.
+
+    Adapters are stored apart from the language model and keep their dtype, also if they are merged.
+
+    Raises:
+        ValueError: the weights of the language model are int8.
+    """
+    if is_quantised(bundle.model.language_model):
+        raise ValueError("a model with int8 weights is not saved; allowed: the one it came from")
     folder.mkdir(parents=True, exist_ok=True)
     weights = {
         name: value.detach().to("cpu", dtype).contiguous()
@@ -53,10 +72,11 @@ def save_pretrained(bundle: Bundle, folder: Path, *, dtype: torch.dtype = torch.
     if bundle.tokenizer.path.resolve() != (folder / "tokenizer.model").resolve():
         shutil.copyfile(bundle.tokenizer.path, folder / "tokenizer.model")
     language_model = bundle.model.language_model
-    original = language_model.dtype
-    with _quiet():
-        language_model.to(dtype).save_pretrained(folder / LANGUAGE_MODEL)
-    language_model.to(original)
+    with _quiet(), without_lora(bundle.model), held_as(language_model, dtype):
+        language_model.save_pretrained(folder / LANGUAGE_MODEL)
+    remove_lora(folder / LORA)
+    if has_lora(bundle.model):
+        save_lora(bundle.model, folder / LORA)
 
 
 def load_pretrained(folder: Path) -> Bundle:
@@ -65,6 +85,7 @@ def load_pretrained(folder: Path) -> Bundle:
     Raises:
         FileNotFoundError: a file of the folder is missing.
         ValueError: a file is damaged, or weights do not fit the configuration.
+        ImportError: the folder has adapters and PEFT is not installed.
     """
     for name in ("config.json", "model.safetensors", "tokenizer.model", LANGUAGE_MODEL):
         if not (folder / name).exists():
@@ -100,6 +121,8 @@ def load_pretrained(folder: Path) -> Bundle:
                 f"config.json asks for {list(expected[name])}"
             )
     model.load_state_dict({name: value.float() for name, value in weights.items()}, strict=False)
+    if are_adapters_in(folder / LORA):
+        load_lora(model, folder / LORA)
     return Bundle(model.eval(), tokenizer)
 
 

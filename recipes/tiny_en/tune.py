@@ -4,7 +4,8 @@
 
 Starts from stage 2. All of the language model is trained, not a LoRA: with 3 million parameters the
 whole of it is smaller than the adapters that a LoRA would add to a 6-billion model, and it only has
-one task. The acoustic model stays as it is until `joint.py`. Resumable; the result is the folder
+one task. With `--lora-rank 8` adapters are trained instead, and merged before the model is saved.
+The acoustic model stays as it is until `joint.py`. Resumable; the result is the folder
 `runs/tiny_en/tuned`.
 """
 
@@ -17,6 +18,7 @@ from torch import Tensor
 
 from llmasr.data.batches import Batch
 from llmasr.models.checkpoint import load_pretrained, save_pretrained
+from llmasr.models.language.lora import add_lora, merge_and_unload
 from llmasr.models.xllm import XLLM
 
 
@@ -30,6 +32,7 @@ class Recipe:
     batch_seconds: float = 60.0
     weight_decay: float = 0.05
     synthetic_draws: int = 6_000
+    lora_rank: int = 0
     seed: int = 3
     log_every: int = 50
     save_every: int = 200
@@ -48,8 +51,13 @@ def main(recipe: Recipe) -> None:
     bundle.model.requires_grad_(False)
     bundle.model.speech.adaptor.requires_grad_(True)
     bundle.model.boundaries.requires_grad_(True)
-    bundle.model.language_model.requires_grad_(True)
+    if recipe.lora_rank:
+        add_lora(bundle.model, recipe.lora_rank)
+    else:
+        bundle.model.language_model.requires_grad_(True)
     if train_answers(bundle.model, bundle.tokenizer, recipe, recipe.runs / "tune", objective):
+        if recipe.lora_rank:
+            merge_and_unload(bundle.model)
         save_pretrained(bundle, recipe.runs / "tuned")
 
 
