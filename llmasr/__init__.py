@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from llmasr.api import Recognizer, transcribe
     from llmasr.audio import load_audio
+    from llmasr.decoding.consistency import verify_batch
     from llmasr.ops.cif import cif
     from llmasr.scoring import score
     from llmasr.transcript import Transcript
@@ -27,6 +28,7 @@ __all__ = [
     "load_audio",
     "score",
     "transcribe",
+    "verify_batch",
 ]
 
 _MODULE_OF = {
@@ -36,6 +38,7 @@ _MODULE_OF = {
     "load_audio": "llmasr.audio",
     "score": "llmasr.scoring",
     "transcribe": "llmasr.api",
+    "verify_batch": "llmasr.decoding.consistency",
 }
 
 

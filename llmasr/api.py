@@ -23,14 +23,18 @@ from llmasr.decoding.batching import (
     Recording,
     batches,
     cut,
+    pad,
     read,
     read_or_fail,
     windows,
 )
-from llmasr.decoding.greedy import Hypothesis, recognise
+from llmasr.decoding.greedy import recognise
+from llmasr.decoding.hypothesis import Hypothesis
 from llmasr.decoding.segment import Span
 from llmasr.decoding.timestamps import words_from
 from llmasr.models.checkpoint import Bundle, load_pretrained, save_pretrained
+from llmasr.models.language.quantise import quantise_int8
+from llmasr.models.precision import find_dtype, set_precision
 from llmasr.transcript import Segment, Transcript, Word
 
 logger = logging.getLogger(__name__)
@@ -39,7 +43,6 @@ ASSETS = Path(__file__).parent / "assets"
 BATCH_SECONDS = 120.0
 # Inputs are read this many batches ahead, so that spans of similar length can share a batch.
 BATCHES_AHEAD = 16
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 Progress = Callable[[float, float], None]  # seconds of audio done, seconds of audio known so far
 
@@ -70,6 +73,7 @@ class Recognizer:
         *,
         device: str | torch.device = "auto",
         dtype: str | torch.dtype | None = None,
+        quantization: str | None = None,
     ) -> "Recognizer":
         """Load a bundled model by name, or any model from its folder.
 
@@ -78,12 +82,17 @@ class Recognizer:
             device: "auto" (the GPU if there is one), or any name of a device that torch knows.
             dtype: of the language model: "float32" (the default), "bfloat16" or "float16". The
                 acoustic part, which is small and sums over time, stays in float32.
+            quantization: "int8" to store the weights of the language model in a quarter of the
+                memory of float32; None for none. Needs torchao.
         """
-        chosen_device, chosen_dtype = _find_device(device), _find_dtype(dtype)
+        chosen_device, chosen_dtype = _find_device(device), find_dtype(dtype)
+        if quantization not in (None, "int8"):
+            raise ValueError(f"quantization is {quantization!r}; allowed: int8")
         folder = _find_model(name_or_folder)
         bundle = load_pretrained(folder)
-        bundle.model.language_model.to(chosen_dtype)
-        bundle.model.boundaries.to(chosen_dtype)
+        set_precision(bundle.model, chosen_dtype)
+        if quantization:
+            quantise_int8(bundle.model)
         return cls(bundle, chosen_device, name=str(name_or_folder))
 
     def save_pretrained(self, folder: str | Path) -> None:
@@ -161,10 +170,7 @@ class Recognizer:
 
     def _hear(self, batch: Sequence[Piece]) -> list["_Heard"]:
         """Run a batch on the device; one that does not fit in memory runs as two halves."""
-        lengths = torch.tensor([len(piece.waveform) for piece in batch])  # [B]
-        padded = torch.zeros(len(batch), int(lengths.max()))  # [B, S]
-        for row, piece in zip(padded, batch, strict=True):
-            row[: len(piece.waveform)] = torch.from_numpy(piece.waveform)
+        padded, lengths = pad(batch)  # [B, S], [B]
         try:
             found = recognise(self.bundle.model, padded.to(self.device), lengths.to(self.device))
         except torch.OutOfMemoryError:
@@ -190,7 +196,7 @@ class Recognizer:
             return Transcript("", language, "failed", None, model=self.name, error=recording.error)
         segments = [self._segment(part) for part in heard]
         reason = _finish_reason(part.hypothesis.finish_reason for part in heard)
-        flags = recording.flags if reason == "stop" else (*recording.flags, reason)
+        flags = _flags(recording, reason, heard)
         text = " ".join(segment.text for segment in segments if segment.text)
         only_language = self.bundle.languages[0] if len(self.bundle.languages) == 1 else None
         return Transcript(
@@ -203,6 +209,8 @@ class Recognizer:
             duration=round(len(recording.waveform) / SAMPLE_RATE, 3),
             timings=_timings(recording.seconds, heard),
             model=self.name,
+            llm_forwards=sum(part.hypothesis.llm_forwards for part in heard),
+            accepted_rate=_accepted_rate(heard),
         )
 
     def _segment(self, heard: "_Heard") -> Segment:
@@ -231,14 +239,15 @@ def transcribe(
     model: str | Path = "tiny-en",
     device: str | torch.device = "auto",
     dtype: str | torch.dtype | None = None,
+    quantization: str | None = None,
     **options: Any,
 ) -> Transcript | list[Transcript]:
     """Recognise one input (a `Transcript`) or a list of them (a list of `Transcript`).
 
     The model stays loaded for the next call. Options are those of `Recognizer.transcribe`; `model`,
-    `device` and `dtype` those of `Recognizer.from_pretrained`.
+    `device`, `dtype` and `quantization` those of `Recognizer.from_pretrained`.
     """
-    return _loaded(str(model), device, dtype).transcribe(audio, **options)
+    return _loaded(str(model), device, dtype, quantization).transcribe(audio, **options)
 
 
 def bundled_models() -> tuple[str, ...]:
@@ -247,8 +256,13 @@ def bundled_models() -> tuple[str, ...]:
 
 
 @lru_cache(maxsize=2)
-def _loaded(model: str, device: str | torch.device, dtype: str | torch.dtype | None) -> Recognizer:
-    return Recognizer.from_pretrained(model, device=device, dtype=dtype)
+def _loaded(
+    model: str,
+    device: str | torch.device,
+    dtype: str | torch.dtype | None,
+    quantization: str | None,
+) -> Recognizer:
+    return Recognizer.from_pretrained(model, device=device, dtype=dtype, quantization=quantization)
 
 
 @dataclass(frozen=True)
@@ -313,6 +327,21 @@ def _finish_reason(reasons: Iterable[str]) -> str:
     return "length" if "length" in found else "stop" if "stop" in found else "silence"
 
 
+def _flags(recording: Recording, reason: str, heard: Iterable[_Heard]) -> tuple[str, ...]:
+    """Join what there is to know about the audio, the end and the search, each once."""
+    searched = (flag for part in heard for flag in part.hypothesis.flags)
+    ended = () if reason == "stop" else (reason,)
+    return tuple(dict.fromkeys((*recording.flags, *ended, *searched)))
+
+
+def _accepted_rate(heard: Iterable[_Heard]) -> float | None:
+    """Return the share of all tokens that a draft had foreseen."""
+    found = [part.hypothesis for part in heard]
+    tokens = sum(len(hypothesis.token_ids) for hypothesis in found)
+    accepted = sum(hypothesis.accepted_tokens for hypothesis in found)
+    return round(accepted / tokens, 4) if tokens else None
+
+
 def _timings(load: float, heard: Iterable[_Heard]) -> dict[str, float]:
     """Return seconds of work by step; the work on a batch is shared by seconds of audio."""
     timings = {"load": load, "acoustic": 0.0, "language_model": 0.0}
@@ -350,12 +379,3 @@ def _find_device(device: str | torch.device) -> torch.device:
     if found.type == "cuda" and not torch.cuda.is_available():
         raise ValueError(f"device is {str(device)!r}, but torch finds no GPU; allowed here: cpu")
     return found
-
-
-def _find_dtype(dtype: str | torch.dtype | None) -> torch.dtype:
-    if dtype is None:
-        return torch.float32
-    name = str(dtype).removeprefix("torch.")
-    if name not in DTYPES:
-        raise ValueError(f"dtype is {name!r}; allowed: {', '.join(DTYPES)}")
-    return DTYPES[name]

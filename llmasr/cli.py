@@ -5,6 +5,7 @@ libraries are imported by the commands that need them, so that `llmasr --help` i
 """
 
 import json
+import logging
 import os
 import sys
 import warnings
@@ -43,6 +44,8 @@ app = typer.Typer(
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code."""
     arguments = sys.argv[1:] if arguments is None else arguments
+    # transformers imports torchao where it is installed; 0.18 makes torch 2.14 warn about itself.
+    logging.getLogger("torch.utils._pytree").setLevel(logging.ERROR)
     try:
         # Outside standalone mode usage errors arrive here, and their exit code is ours.
         code = app(list(arguments) or ["--help"], prog_name="llmasr", standalone_mode=False)
@@ -81,6 +84,9 @@ def _transcribe(
     dtype: Annotated[
         Literal["float32", "bfloat16", "float16"], typer.Option(help="Of the language model.")
     ] = "float32",
+    quantization: Annotated[
+        Literal["int8"] | None, typer.Option(help="Of the language model; saves memory.")
+    ] = None,
     language: Annotated[
         str | None, typer.Option(help="What is spoken; one language of the model.")
     ] = None,
@@ -114,7 +120,7 @@ def _transcribe(
         policy = _parse_channel(channel)
         output = _Folder(output_dir, format) if output_dir else _Screen(format, quiet)
         output.check(sources, resume)
-        recognizer = _load(model, device, dtype)
+        recognizer = _load(model, device, dtype, quantization)
         todo = output.prepare(sources, model if resume else None)
     statuses = set()
     with _terminal(len(todo), has_bar=not (quiet or no_progress)) as bar:
@@ -317,10 +323,10 @@ def _say(text: str, file: TextIO) -> None:
     tqdm.write(text, file=file, end="")
 
 
-def _load(model: str, device: str, dtype: str) -> "Recognizer":
+def _load(model: str, device: str, dtype: str, quantization: str | None) -> "Recognizer":
     from llmasr.api import Recognizer
 
-    return Recognizer.from_pretrained(model, device=device, dtype=dtype)
+    return Recognizer.from_pretrained(model, device=device, dtype=dtype, quantization=quantization)
 
 
 def _content(source: str) -> str | bytes:

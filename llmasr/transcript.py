@@ -44,8 +44,10 @@ class Transcript:
         finish_reason: "stop"; "length" (a segment reached its token bound); "silence"; None when
             it failed.
         flags: what a reader should know: "length", "silence", "channels_differ",
-            "audio_truncated".
+            "audio_truncated", "relaxed" and "gated" (see `llmasr.decoding.hypothesis`).
         timings: seconds of work, by step.
+        llm_forwards: calls of the language model, over all segments.
+        accepted_rate: share of the tokens that a draft had foreseen; None if there are none.
     """
 
     text: str
@@ -58,6 +60,8 @@ class Transcript:
     timings: Mapping[str, float] = field(default_factory=dict)
     model: str = ""
     error: str | None = None
+    llm_forwards: int = 0
+    accepted_rate: float | None = None
 
     def __post_init__(self) -> None:
         if self.status not in STATUSES:

@@ -21,9 +21,7 @@ from llmasr.transcript import Transcript
 def stub(monkeypatch):
     recognise = StubRecognise()
     monkeypatch.setattr(api, "recognise", recognise)
-    monkeypatch.setattr(
-        cli, "_load", lambda model, device, dtype: Recognizer(StubBundle(), name=model)
-    )
+    monkeypatch.setattr(cli, "_load", lambda model, *how: Recognizer(StubBundle(), name=model))
     return recognise
 
 

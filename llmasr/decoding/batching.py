@@ -2,7 +2,7 @@
 
 Everything is lazy and in order, so that ten thousand inputs need the memory of a few batches.
 This file knows no network.
-S samples.
+B pieces, S samples.
 """
 
 import time
@@ -11,6 +11,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
+import torch
+from torch import Tensor
 
 from llmasr.audio import (
     SAMPLE_RATE,
@@ -100,6 +102,15 @@ def cut(recordings: Sequence[Recording]) -> list[Piece]:
 
 def _shifted(spans: Iterable[Span], samples: int) -> list[Span]:
     return [Span(span.start + samples, span.end + samples) for span in spans]
+
+
+def pad(pieces: Sequence[Piece]) -> tuple[Tensor, Tensor]:
+    """Put waveforms into one tensor [B, S], zero on the right, with lengths [B] int64."""
+    lengths = torch.tensor([len(piece.waveform) for piece in pieces])
+    padded = torch.zeros(len(pieces), int(lengths.max()))
+    for row, piece in zip(padded, pieces, strict=True):
+        row[: len(piece.waveform)] = torch.from_numpy(piece.waveform)
+    return padded, lengths
 
 
 def batches(pieces: Iterable[Piece], seconds: float) -> Iterator[list[Piece]]:

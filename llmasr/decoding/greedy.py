@@ -1,63 +1,43 @@
 """Greedy transcription of a batch, bounded by what the acoustic model heard.
 
-Letters: B batch, S samples, L positions, H LM width, V vocabulary.
+`write` is the definition: one token at a time. `recognise` uses a faster search that must agree
+with it, unless told otherwise.
+
+Letters: B batch, S samples, L positions, N fires, H LM width, V vocabulary.
 """
 
 import time
-from dataclasses import dataclass, field
-from typing import Literal
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
+from llmasr.decoding.drafts import DraftSource, same_ids
+from llmasr.decoding.hypothesis import (
+    Answer,
+    Hypothesis,
+    Request,
+    Search,
+    check_room,
+    max_new_tokens,
+)
+from llmasr.decoding.verify import can_take_back, draft_and_verify
+from llmasr.models.language.base import LanguageModel
+from llmasr.models.speech import SpeechTokens
 from llmasr.models.splice import splice
 from llmasr.models.xllm import XLLM
 
-TOKENS_PER_FIRE, EXTRA_TOKENS = 1.5, 8
-
-FinishReason = Literal["stop", "length", "silence"]
-
-
-@dataclass(frozen=True)
-class Hypothesis:
-    """What one stretch of audio says, and how that was found."""
-
-    token_ids: list[int]  # written by the language model, without the end id
-    log_probs: list[float]  # natural log, one per token
-    draft_ids: list[int]  # the CIF hypothesis, one id per fire
-    fire_times: list[float]  # seconds from the start of the audio, the end of each fire's token
-    finish_reason: FinishReason
-    timings: dict[str, float] = field(default_factory=dict)  # seconds spent on the whole batch
-
-
-@dataclass
-class _Row:
-    """The answer that is growing for one utterance."""
-
-    bound: int
-    ids: list[int] = field(default_factory=list)
-    log_probs: list[float] = field(default_factory=list)
-    finish_reason: FinishReason | None = None
-
-    def take(self, token: int, log_prob: float, stop_ids: frozenset[int]) -> None:
-        if self.finish_reason:
-            return
-        if token in stop_ids:
-            self.finish_reason = "stop"
-            return
-        self.ids.append(token)
-        self.log_probs.append(log_prob)
-        if len(self.ids) >= self.bound:
-            self.finish_reason = "length"
-
-
-def max_new_tokens(fires: int) -> int:
-    """Return how many tokens an utterance with so many fires may have: 1.5 * fires + 8."""
-    return int(TOKENS_PER_FIRE * fires) + EXTRA_TOKENS
-
 
 @torch.inference_mode()
-def recognise(model: XLLM, waveforms: Tensor, lengths: Tensor) -> list[Hypothesis]:
+def recognise(
+    model: XLLM,
+    waveforms: Tensor,
+    lengths: Tensor,
+    *,
+    search: Search | None = None,
+    draft: DraftSource = same_ids,
+    gate: float | None = None,
+) -> list[Hypothesis]:
     """Transcribe a batch.
 
     Where nothing fires, the language model is not asked and the answer is empty.
@@ -66,49 +46,124 @@ def recognise(model: XLLM, waveforms: Tensor, lengths: Tensor) -> list[Hypothesi
         model: in eval mode.
         waveforms: [B, S] float, 16 kHz, zero padded on the right, on the model's device.
         lengths: [B] int64 samples.
+        search: how the language model answers; by default with drafts, or with `write` if it
+            cannot take back what it has read.
+        draft: turns the CIF hypothesis into a draft of the answer.
+        gate: entropy in nats; a CIF hypothesis of which no token has more is the answer, flagged
+            "gated", and the language model is not asked. None: it is always asked.
 
     Returns:
         One hypothesis per row, the same as if the row had been alone.
+
+    Raises:
+        ValueError: a prompt and its answer are longer than what the language model reads.
     """
     began = time.perf_counter()
-    features, frames = model.speech.features(waveforms, lengths)
-    heard = model.speech.listen(features, frames)
+    heard = model.speech.listen(*model.speech.features(waveforms, lengths))
     fires = heard.cif.token_lengths.tolist()
-    drafts = heard.token_logits.argmax(-1).tolist()
-    seconds = heard.cif.fire_times * model.config.speech.encoder.frame_seconds
+    drafts = _each(heard.token_logits.argmax(-1), fires)
+    seconds = _each(heard.cif.fire_times * model.config.speech.encoder.frame_seconds, fires)
+    requests = [
+        Request(draft(ids), max_new_tokens(count)) for ids, count in zip(drafts, fires, strict=True)
+    ]
     listened = time.perf_counter()
-    rows = [_Row(max_new_tokens(count)) for count in fires]
-    speaking = [index for index, count in enumerate(fires) if count]
-    if speaking:
-        vectors = model.speech.adaptor(heard.tokens[speaking])
-        _write(model, vectors, heard.cif.token_lengths[speaking], [rows[i] for i in speaking])
+    answers = _confident(heard, requests, gate)
+    asked = [index for index, answer in enumerate(answers) if not answer.finish_reason]
+    if asked:
+        search = search or (draft_and_verify if can_take_back(model.reader) else write)
+        vectors = model.speech.adaptor(heard.tokens[asked])
+        prompts = splice(model.prompt_pieces(vectors, heard.cif.token_lengths[asked]))
+        found = search(model.reader, *prompts, [requests[index] for index in asked])
+        for index, answer in zip(asked, found, strict=True):
+            answers[index] = answer
     timings = {"acoustic": listened - began, "language_model": time.perf_counter() - listened}
     return [
-        Hypothesis(
-            row.ids,
-            row.log_probs,
-            drafts[i][: fires[i]],
-            seconds[i, : fires[i]].tolist(),
-            row.finish_reason or "silence",
-            timings,
-        )
-        for i, row in enumerate(rows)
+        _hypothesis(answer, ids, times, timings)
+        for answer, ids, times in zip(answers, drafts, seconds, strict=True)
     ]
 
 
-def _write(model: XLLM, speech: Tensor, lengths: Tensor, rows: list[_Row]) -> None:
-    """Let the language model answer until every row has stopped or reached its bound."""
-    reader = model.reader
-    embeddings, mask = splice(model.prompt_pieces(speech, lengths))
+@torch.inference_mode()
+def write(
+    reader: LanguageModel, embeddings: Tensor, mask: Tensor, requests: Sequence[Request]
+) -> list[Answer]:
+    """Answer a batch of prompts token by token, until every row has stopped or reached its bound.
+
+    Args:
+        reader: any language model.
+        embeddings: [B, L, H] prompts, padded on the left.
+        mask: [B, L] bool, True on real places.
+        requests: a bound for each row; drafts are not looked at.
+
+    Raises:
+        ValueError: a prompt and its answer do not fit; see :func:`check_room`.
+    """
+    check_room(reader, mask, requests)
+    answers = [Answer(request.bound) for request in requests]
     prompt_lengths = mask.sum(1)
     logits, cache = reader.read(embeddings, mask, prompt_lengths, keep=1)
     while True:
         log_probs = logits[:, -1].float().log_softmax(-1)  # [B, V]
         best, tokens = log_probs.max(-1)
-        for row, token, log_prob in zip(rows, tokens.tolist(), best.tolist(), strict=True):
-            row.take(token, log_prob, reader.stop_ids)
-        if all(row.finish_reason for row in rows):
-            return
-        mask = torch.cat([mask, mask.new_ones(len(rows), 1)], 1)
+        for answer, token, log_prob in zip(answers, tokens.tolist(), best.tolist(), strict=True):
+            answer.forwards += not answer.finish_reason
+            answer.take(token, log_prob, reader.stop_ids)
+        if all(answer.finish_reason for answer in answers):
+            return answers
+        mask = torch.cat([mask, mask.new_ones(len(answers), 1)], 1)
         vectors = reader.embed(tokens)[:, None]
         logits, cache = reader.read(vectors, mask, prompt_lengths, cache, keep=1)
+
+
+def _confident(
+    heard: SpeechTokens, requests: Sequence[Request], gate: float | None
+) -> list[Answer]:
+    """Return an answer per row, finished where the language model need not be asked."""
+    answers = [Answer(request.bound) for request in requests]
+    fires = heard.cif.token_lengths.tolist()
+    for answer, count in zip(answers, fires, strict=True):
+        if not count:
+            answer.finish_reason = "silence"
+    if gate is None:
+        return answers
+    log_probs = heard.token_logits.float().log_softmax(-1)  # [B, N, V]
+    entropies = _each(-(log_probs.exp() * log_probs).sum(-1), fires)
+    for answer, request, row, entropy in zip(
+        answers, requests, _each(log_probs.amax(-1), fires), entropies, strict=True
+    ):
+        if entropy and max(entropy) <= gate:
+            _take_over(answer, request, row)
+    return answers
+
+
+def _take_over(answer: Answer, request: Request, log_probs: Sequence[float]) -> None:
+    """Let the draft be the answer; the log-probabilities are those of the fires."""
+    answer.ids = list(request.draft)
+    # Ids of another vocabulary have no fire each.
+    mean = sum(log_probs) / len(log_probs)
+    per_fire = len(answer.ids) == len(log_probs)
+    answer.log_probs = list(log_probs) if per_fire else [mean] * len(answer.ids)
+    answer.accepted = len(answer.ids)
+    answer.finish_reason, answer.flags = "stop", ("gated",)
+
+
+def _hypothesis(
+    answer: Answer, draft: list[int], times: list[float], timings: dict[str, float]
+) -> Hypothesis:
+    assert answer.finish_reason, "a search returns finished answers"
+    return Hypothesis(
+        answer.ids,
+        answer.log_probs,
+        draft,
+        times,
+        answer.finish_reason,
+        timings,
+        answer.forwards,
+        answer.accepted,
+        answer.flags,
+    )
+
+
+def _each(values: Tensor, lengths: Sequence[int]) -> list[list]:
+    """Turn values [B, N] into a list per row, so long as it is."""
+    return [row[:length] for row, length in zip(values.tolist(), lengths, strict=True)]

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from itertools import pairwise
 from typing import NamedTuple
 
-from llmasr.decoding.greedy import Hypothesis
+from llmasr.decoding.hypothesis import Hypothesis
 from llmasr.models.language.tokenizer import WORD_START, Tokenizer
 from llmasr.transcript import Word
 

@@ -1,0 +1,104 @@
+"""What a search is asked, the answer that grows under it, and what recognition returns.
+
+Every search follows the rules of `Answer.take`: when an answer stops, how long it may become and
+how that is named. So a fast search differs from the plain one in work, not in result.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Literal, NamedTuple, Protocol
+
+from torch import Tensor
+
+from llmasr.models.language.base import LanguageModel
+
+TOKENS_PER_FIRE, EXTRA_TOKENS = 1.5, 8
+
+FinishReason = Literal["stop", "length", "silence"]
+
+
+@dataclass(frozen=True)
+class Hypothesis:
+    """What one stretch of audio says, and how that was found.
+
+    Flags: "relaxed" (tokens of the draft stand that the language model ranks below another one),
+    "gated" (the CIF hypothesis stands as it is; the language model was not asked).
+    """
+
+    token_ids: list[int]  # written by the language model, without the end id
+    log_probs: list[float]  # natural log, one per token
+    draft_ids: list[int]  # the CIF hypothesis, one id per fire
+    fire_times: list[float]  # seconds from the start of the audio, the end of each fire's token
+    finish_reason: FinishReason
+    timings: dict[str, float] = field(default_factory=dict)  # seconds spent on the whole batch
+    llm_forwards: int = 0  # calls of the language model in which this utterance took part
+    accepted_tokens: int = 0  # of `token_ids`, those that a draft had foreseen
+    flags: tuple[str, ...] = ()
+
+
+class Request(NamedTuple):
+    """What a search needs besides the prompt."""
+
+    draft: list[int]  # a guess of the answer; it may be wrong, too long or empty
+    bound: int  # most tokens of the answer
+
+
+class Search(Protocol):
+    """Lets a language model answer a batch of prompts."""
+
+    def __call__(
+        self,
+        reader: LanguageModel,
+        embeddings: Tensor,
+        mask: Tensor,
+        requests: Sequence[Request],
+    ) -> list["Answer"]:
+        """Return the finished answers to prompts [B, L, H], padded on the left, mask [B, L]."""
+        ...
+
+
+@dataclass
+class Answer:
+    """The answer that is growing for one utterance."""
+
+    bound: int
+    ids: list[int] = field(default_factory=list)
+    log_probs: list[float] = field(default_factory=list)
+    finish_reason: FinishReason | None = None
+    forwards: int = 0
+    accepted: int = 0
+    flags: tuple[str, ...] = ()
+
+    def take(self, token: int, log_prob: float, stop_ids: frozenset[int]) -> None:
+        """Add the next token, or finish: at a stop id or at the bound."""
+        if self.finish_reason:
+            return
+        if token in stop_ids:
+            self.finish_reason = "stop"
+            return
+        self.ids.append(token)
+        self.log_probs.append(log_prob)
+        if len(self.ids) >= self.bound:
+            self.finish_reason = "length"
+
+
+def max_new_tokens(fires: int) -> int:
+    """Return how many tokens an utterance with so many fires may have: 1.5 * fires + 8."""
+    return int(TOKENS_PER_FIRE * fires) + EXTRA_TOKENS
+
+
+def check_room(reader: LanguageModel, mask: Tensor, requests: Sequence[Request]) -> None:
+    """Refuse prompts [B, L] whose answers could outgrow what the language model can read.
+
+    Raises:
+        ValueError: prompt and longest possible answer together exceed `reader.max_length`.
+    """
+    if reader.max_length is None:
+        return
+    for row, (length, request) in enumerate(zip(mask.sum(1).tolist(), requests, strict=True)):
+        if length + request.bound > reader.max_length:
+            raise ValueError(
+                f"utterance {row}: a prompt of {length} places and an answer of up to "
+                f"{request.bound} make {length + request.bound}; the language model reads at most "
+                f"{reader.max_length}"
+            )
