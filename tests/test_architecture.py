@@ -28,7 +28,7 @@ ORDER = [
     {"formats", "transcript"},
     {"decoding"},
     {"api"},
-    {"cli", "doctor", "serving"},
+    {"cli", "doctor", "hub", "serving"},
 ]
 UP_TO_MODELS = set.union(*ORDER[:4])
 UP_TO_DECODING = set.union(*ORDER[:7])
@@ -53,11 +53,13 @@ FENCES = {
     "lhotse": {"data"},
     "librosa": {"audio"},
     "numba": {"ops"},
+    "peft": {"models"},
     "pyctcdecode": {"decoding"},
     "rapidfuzz": {"scoring"},
     "soundfile": {"audio"},
     "soxr": {"audio"},
     "tensorboard": {"training"},
+    "torchao": {"models"},
     "torchaudio": {"audio", "data", "filterbank"},
     "triton": {"ops"},
     "typer": {"cli"},

@@ -1,0 +1,55 @@
+"""The configuration of a model in the layout of transformers."""
+
+from typing import Any, ClassVar
+
+from transformers import AutoConfig, PreTrainedConfig
+from transformers.configuration_utils import SubConfigSpec
+
+from llmasr.config import ModelConfig, from_dict, to_dict
+from llmasr.models.language.chatglm1 import ChatGLM1Config
+
+
+class LlmasrConfig(PreTrainedConfig):
+    """What `LlmasrForConditionalGeneration` is built from.
+
+    Values of generation do not belong here; they are in `generation_config.json`.
+
+    Args:
+        asr_config: our `ModelConfig` as a dictionary; see `llmasr.config`.
+        text_config: the configuration of the language model.
+        prompt_before, prompt_after: token ids around the speech, so that a model can be asked
+            without a tokenizer.
+        audio_token_id: stands in `input_ids` where the speech goes; no row of the vocabulary.
+    """
+
+    model_type = "llmasr"
+    # Only an instance without arguments, which transformers makes for comparison, uses this type.
+    sub_configs_defaults: ClassVar = {
+        "text_config": SubConfigSpec(config_class=AutoConfig, model_type="glm")
+    }
+
+    asr_config: dict[str, Any] | None = None
+    text_config: dict[str, Any] | PreTrainedConfig | None = None
+    prompt_before: list[int] | None = None
+    prompt_after: list[int] | None = None
+    audio_token_id: int | None = None
+
+    def __post_init__(self, **kwargs: Any) -> None:
+        """Fill in what was left out."""
+        if self.asr_config is None:
+            self.asr_config = to_dict(ModelConfig())
+        text = self.text_config
+        # Ours, but not registered: later generations share its model type, and would be read as it.
+        if isinstance(text, dict) and text.get("model_type") == ChatGLM1Config.model_type:
+            self.text_config = ChatGLM1Config(**text)
+        super().__post_init__(**kwargs)
+
+    @property
+    def model_config(self) -> ModelConfig:
+        """Our typed configuration.
+
+        Raises:
+            ValueError: `asr_config` has an unknown key, or misses one.
+        """
+        config: ModelConfig = from_dict(ModelConfig, self.asr_config or {})
+        return config
