@@ -13,11 +13,12 @@ from functools import lru_cache, partial
 from itertools import chain
 from numbers import Real
 from pathlib import Path
-from typing import Any, NamedTuple, TypedDict, Unpack, overload
+from typing import Any, TypedDict, Unpack, overload
 
 import torch
 
 from llmasr.audio import SAMPLE_RATE, AudioSource
+from llmasr.decoding import summary
 from llmasr.decoding.batching import (
     Piece,
     Recording,
@@ -29,12 +30,12 @@ from llmasr.decoding.batching import (
     windows,
 )
 from llmasr.decoding.greedy import recognise
-from llmasr.decoding.hypothesis import Hypothesis
 from llmasr.decoding.segment import Span
 from llmasr.decoding.timestamps import words_from
 from llmasr.models.checkpoint import Bundle, load_pretrained, save_pretrained
 from llmasr.models.language.quantise import quantise_int8
 from llmasr.models.precision import find_dtype, set_precision
+from llmasr.prompts import ChosenPrompt, choose_prompt
 from llmasr.transcript import Segment, Transcript, Word
 
 logger = logging.getLogger(__name__)
@@ -54,6 +55,7 @@ class Options(TypedDict, total=False):
     batch_seconds: float
     channel: str | int
     sample_rate: int | None
+    instruction: str | None
     on_progress: Progress | None
 
 
@@ -113,6 +115,7 @@ class Recognizer:
         batch_seconds: float = BATCH_SECONDS,
         channel: str | int = "mix",
         sample_rate: int | None = None,
+        instruction: str | None = None,
         on_progress: Progress | None = None,
     ) -> Transcript | list[Transcript]:
         """Recognise one input, or a list of inputs in the order of the list.
@@ -126,9 +129,13 @@ class Recognizer:
             batch_seconds: audio in a batch, padding included; bounds memory, changes no result.
             channel: "mix", "left", "right" or the number of a channel.
             sample_rate: rate of samples that come without one.
+            instruction: what the language model is told to do, if not what it was trained with;
+                transcripts are then flagged "prompt_changed".
             on_progress: called after each batch with the seconds of audio done and known so far.
         """
-        settings = _Settings(language, batch_seconds, channel, sample_rate, on_progress)
+        settings = _Settings(
+            language, batch_seconds, channel, sample_rate, instruction, on_progress
+        )
         if _is_many(audio):
             return list(self._each(audio, settings))
         settings.check_language(self.bundle.languages)
@@ -158,21 +165,32 @@ class Recognizer:
     ) -> list[Transcript]:
         """Pack the spans of all inputs into batches, and put the results back in order."""
         meter.expect(sum(len(recording.waveform) for recording in recordings))
-        heard: list[list[_Heard]] = [[] for _ in recordings]
+        prompt = self._prompt(settings.instruction)
+        heard: list[list[summary.Heard]] = [[] for _ in recordings]
         for batch in batches(cut(recordings), settings.batch_seconds):
-            for piece, hypothesis in zip(batch, self._hear(batch), strict=True):
+            for piece, hypothesis in zip(batch, self._hear(batch, prompt), strict=True):
                 heard[piece.recording].append(hypothesis)
             meter.advance(sum(len(piece.waveform) for piece in batch))
         return [
-            self._transcript(recording, sorted(parts, key=_span), settings.language)
+            self._transcript(recording, sorted(parts, key=_span), settings.language, prompt)
             for recording, parts in zip(recordings, heard, strict=True)
         ]
 
-    def _hear(self, batch: Sequence[Piece]) -> list["_Heard"]:
+    def _prompt(self, instruction: str | None) -> ChosenPrompt | None:
+        """Return the prompt to use instead of that of training, if any."""
+        if instruction is None:
+            return None
+        trained = self.bundle.model.config.prompt
+        return choose_prompt(self.bundle.tokenizer, trained, instruction)
+
+    def _hear(self, batch: Sequence[Piece], prompt: ChosenPrompt | None) -> list[summary.Heard]:
         """Run a batch on the device; one that does not fit in memory runs as two halves."""
         padded, lengths = pad(batch)  # [B, S], [B]
         try:
-            found = recognise(self.bundle.model, padded.to(self.device), lengths.to(self.device))
+            found = recognise(
+                self.bundle.model, padded.to(self.device), lengths.to(self.device),
+                prompt=prompt.ids if prompt else None,
+            )  # fmt: skip
         except torch.OutOfMemoryError:
             if len(batch) == 1:
                 raise
@@ -182,38 +200,42 @@ class Recognizer:
         else:
             shares = (lengths / lengths.sum()).tolist()
             return [
-                _Heard(piece.span, hypothesis, share)
+                summary.Heard(piece.span, hypothesis, share)
                 for piece, hypothesis, share in zip(batch, found, shares, strict=True)
             ]
         # Outside the handler, whose traceback would keep the memory of the failed attempt.
         half = len(batch) // 2
-        return self._hear(batch[:half]) + self._hear(batch[half:])
+        return self._hear(batch[:half], prompt) + self._hear(batch[half:], prompt)
 
     def _transcript(
-        self, recording: Recording, heard: Sequence["_Heard"], language: str | None
+        self,
+        recording: Recording,
+        heard: Sequence[summary.Heard],
+        language: str | None,
+        prompt: ChosenPrompt | None,
     ) -> Transcript:
         if recording.error is not None:
             return Transcript("", language, "failed", None, model=self.name, error=recording.error)
         segments = [self._segment(part) for part in heard]
-        reason = _finish_reason(part.hypothesis.finish_reason for part in heard)
-        flags = _flags(recording, reason, heard)
+        reason = summary.finish_reason(heard)
+        flags = (*summary.flags(recording, reason, heard), *(prompt.flags if prompt else ()))
         text = " ".join(segment.text for segment in segments if segment.text)
         only_language = self.bundle.languages[0] if len(self.bundle.languages) == 1 else None
         return Transcript(
             text,
             language=language or only_language,
-            status=_status(text, flags),
+            status=summary.status(text, reason, flags),
             finish_reason=reason,
             flags=flags,
             segments=tuple(segment for segment in segments if segment.text),
             duration=round(len(recording.waveform) / SAMPLE_RATE, 3),
-            timings=_timings(recording.seconds, heard),
+            timings=summary.timings(recording.seconds, heard),
             model=self.name,
             llm_forwards=sum(part.hypothesis.llm_forwards for part in heard),
-            accepted_rate=_accepted_rate(heard),
+            accepted_rate=summary.accepted_rate(heard),
         )
 
-    def _segment(self, heard: "_Heard") -> Segment:
+    def _segment(self, heard: summary.Heard) -> Segment:
         first, last = heard.span.start / SAMPLE_RATE, heard.span.end / SAMPLE_RATE
 
         def seconds(time_in_span: float) -> float:
@@ -273,6 +295,7 @@ class _Settings:
     batch_seconds: float = BATCH_SECONDS
     channel: str | int = "mix"
     sample_rate: int | None = None
+    instruction: str | None = None
     on_progress: Progress | None = None
 
     def __post_init__(self) -> None:
@@ -284,14 +307,6 @@ class _Settings:
             raise ValueError(
                 f"language is {self.language!r}; this model understands: {', '.join(known)}"
             )
-
-
-class _Heard(NamedTuple):
-    """What was recognised in a span."""
-
-    span: Span
-    hypothesis: Hypothesis
-    share: float  # of the work on its batch
 
 
 class _Meter:
@@ -317,44 +332,8 @@ def _is_many(audio: object) -> bool:
     return isinstance(audio, list) or (isinstance(audio, Iterator) and not hasattr(audio, "read"))
 
 
-def _span(heard: _Heard) -> Span:
+def _span(heard: summary.Heard) -> Span:
     return heard.span
-
-
-def _finish_reason(reasons: Iterable[str]) -> str:
-    """Sum up the spans: one that is cut off is the news; silence needs all of them."""
-    found = set(reasons)
-    return "length" if "length" in found else "stop" if "stop" in found else "silence"
-
-
-def _flags(recording: Recording, reason: str, heard: Iterable[_Heard]) -> tuple[str, ...]:
-    """Join what there is to know about the audio, the end and the search, each once."""
-    searched = (flag for part in heard for flag in part.hypothesis.flags)
-    ended = () if reason == "stop" else (reason,)
-    return tuple(dict.fromkeys((*recording.flags, *ended, *searched)))
-
-
-def _accepted_rate(heard: Iterable[_Heard]) -> float | None:
-    """Return the share of all tokens that a draft had foreseen."""
-    found = [part.hypothesis for part in heard]
-    tokens = sum(len(hypothesis.token_ids) for hypothesis in found)
-    accepted = sum(hypothesis.accepted_tokens for hypothesis in found)
-    return round(accepted / tokens, 4) if tokens else None
-
-
-def _timings(load: float, heard: Iterable[_Heard]) -> dict[str, float]:
-    """Return seconds of work by step; the work on a batch is shared by seconds of audio."""
-    timings = {"load": load, "acoustic": 0.0, "language_model": 0.0}
-    for part in heard:
-        for step, seconds in part.hypothesis.timings.items():
-            timings[step] += seconds * part.share
-    return {name: round(seconds, 6) for name, seconds in timings.items()}
-
-
-def _status(text: str, flags: Sequence[str]) -> str:
-    if "length" in flags or "audio_truncated" in flags:
-        return "truncated"
-    return "ok" if text else "empty"
 
 
 def _find_model(name_or_folder: str | Path) -> Path:

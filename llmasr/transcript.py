@@ -41,10 +41,11 @@ class Transcript:
     Attributes:
         status: "ok"; "empty" (no speech was found); "failed" (see `error`); "truncated" (the text
             or the audio is incomplete).
-        finish_reason: "stop"; "length" (a segment reached its token bound); "silence"; None when
-            it failed.
+        finish_reason: "stop"; "length" (a segment reached its token bound); "repetition" (one was
+            stopped in a loop); "silence"; None when it failed.
         flags: what a reader should know: "length", "silence", "channels_differ",
-            "audio_truncated", "relaxed" and "gated" (see `llmasr.decoding.hypothesis`).
+            "audio_truncated", "prompt_changed", and what the search saw: "repetition",
+            "insertions", "deletions", "relaxed", "gated" (see `llmasr.decoding.hypothesis`).
         timings: seconds of work, by step.
         llm_forwards: calls of the language model, over all segments.
         accepted_rate: share of the tokens that a draft had foreseen; None if there are none.

@@ -37,7 +37,8 @@ class StubRecognise:
         self.finish_reason = "stop"
         self.most_rows = 1000
 
-    def __call__(self, model, waveforms, lengths):
+    def __call__(self, model, waveforms, lengths, *, prompt):
+        self.prompt = prompt
         if len(waveforms) > self.most_rows:
             raise torch.OutOfMemoryError
         assert waveforms.dtype == torch.float32

@@ -226,7 +226,7 @@ def test_an_unknown_model_is_a_usage_error_that_lists_the_known_ones(folder, cap
 
 
 def test_an_interruption_prints_no_traceback(stub, folder, capsys, monkeypatch):
-    def interrupt(*arguments):
+    def interrupt(*arguments, **options):
         raise KeyboardInterrupt
 
     monkeypatch.setattr(api, "recognise", interrupt)

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from llmasr.decoding import guards
 from llmasr.decoding.drafts import DraftSource, same_ids
 from llmasr.decoding.hypothesis import (
     Answer,
@@ -21,11 +22,17 @@ from llmasr.decoding.hypothesis import (
     check_room,
     max_new_tokens,
 )
+from llmasr.decoding.search import SearchOptions
+from llmasr.decoding.search import search as beam_search
+from llmasr.decoding.timestamps import align
 from llmasr.decoding.verify import can_take_back, draft_and_verify
 from llmasr.models.language.base import LanguageModel
 from llmasr.models.speech import SpeechTokens
 from llmasr.models.splice import splice
 from llmasr.models.xllm import XLLM
+from llmasr.prompts import PromptIds
+
+RETRY = SearchOptions(beam_size=4)
 
 
 @torch.inference_mode()
@@ -37,10 +44,13 @@ def recognise(
     search: Search | None = None,
     draft: DraftSource = same_ids,
     gate: float | None = None,
+    prompt: PromptIds | None = None,
 ) -> list[Hypothesis]:
     """Transcribe a batch.
 
-    Where nothing fires, the language model is not asked and the answer is empty.
+    Where nothing fires, the language model is not asked and the answer is empty. An answer that
+    begins to repeat itself beyond what was heard is stopped, tried once more with beams, and
+    flagged.
 
     Args:
         model: in eval mode.
@@ -51,6 +61,7 @@ def recognise(
         draft: turns the CIF hypothesis into a draft of the answer.
         gate: entropy in nats; a CIF hypothesis of which no token has more is the answer, flagged
             "gated", and the language model is not asked. None: it is always asked.
+        prompt: another one than that of training.
 
     Returns:
         One hypothesis per row, the same as if the row had been alone.
@@ -64,7 +75,8 @@ def recognise(
     drafts = _each(heard.token_logits.argmax(-1), fires)
     seconds = _each(heard.cif.fire_times * model.config.speech.encoder.frame_seconds, fires)
     requests = [
-        Request(draft(ids), max_new_tokens(count)) for ids, count in zip(drafts, fires, strict=True)
+        Request(draft(ids), max_new_tokens(count), count)
+        for ids, count in zip(drafts, fires, strict=True)
     ]
     listened = time.perf_counter()
     answers = _confident(heard, requests, gate)
@@ -72,9 +84,13 @@ def recognise(
     if asked:
         search = search or (draft_and_verify if can_take_back(model.reader) else write)
         vectors = model.speech.adaptor(heard.tokens[asked])
-        prompts = splice(model.prompt_pieces(vectors, heard.cif.token_lengths[asked]))
-        found = search(model.reader, *prompts, [requests[index] for index in asked])
-        for index, answer in zip(asked, found, strict=True):
+        pieces = model.prompt_pieces(vectors, heard.cif.token_lengths[asked], prompt)
+        found = search(model.reader, *splice(pieces), [requests[index] for index in asked])
+        for index, answer, parts in zip(asked, found, pieces, strict=True):
+            if answer.finish_reason == "repetition":
+                answer = _second_attempt(model.reader, torch.cat(parts), answer)
+            seen = guards.flags(answer.ids, align(answer.ids, drafts[index]), fires[index])
+            answer.flags = tuple(dict.fromkeys((*answer.flags, *seen)))
             answers[index] = answer
     timings = {"acoustic": listened - began, "language_model": time.perf_counter() - listened}
     return [
@@ -99,7 +115,7 @@ def write(
         ValueError: a prompt and its answer do not fit; see :func:`check_room`.
     """
     check_room(reader, mask, requests)
-    answers = [Answer(request.bound) for request in requests]
+    answers = [Answer(request.bound, request.fires) for request in requests]
     prompt_lengths = mask.sum(1)
     logits, cache = reader.read(embeddings, mask, prompt_lengths, keep=1)
     while True:
@@ -115,11 +131,25 @@ def write(
         logits, cache = reader.read(vectors, mask, prompt_lengths, cache, keep=1)
 
 
+def _second_attempt(reader: LanguageModel, prompt: Tensor, first: Answer) -> Answer:
+    """Try an answer that ran into a loop once more, with beams; a loop again keeps the first."""
+    first.flags = (*first.flags, guards.REPETITION)
+    found = beam_search(reader, prompt, first.bound, RETRY)[0]
+    second = Answer(first.bound, first.fires, forwards=first.forwards + len(found.log_probs) + 1)
+    for token, log_prob in zip(found.token_ids, found.log_probs, strict=False):
+        second.take(token, log_prob, reader.stop_ids)
+    if second.finish_reason == "repetition":
+        return first
+    second.finish_reason = "stop" if found.is_complete else "length"
+    second.flags = first.flags
+    return second
+
+
 def _confident(
     heard: SpeechTokens, requests: Sequence[Request], gate: float | None
 ) -> list[Answer]:
     """Return an answer per row, finished where the language model need not be asked."""
-    answers = [Answer(request.bound) for request in requests]
+    answers = [Answer(request.bound, request.fires) for request in requests]
     fires = heard.cif.token_lengths.tolist()
     for answer, count in zip(answers, fires, strict=True):
         if not count:

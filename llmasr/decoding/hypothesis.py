@@ -10,11 +10,12 @@ from typing import Literal, NamedTuple, Protocol
 
 from torch import Tensor
 
+from llmasr.decoding.guards import looping
 from llmasr.models.language.base import LanguageModel
 
 TOKENS_PER_FIRE, EXTRA_TOKENS = 1.5, 8
 
-FinishReason = Literal["stop", "length", "silence"]
+FinishReason = Literal["stop", "length", "repetition", "silence"]
 
 
 @dataclass(frozen=True)
@@ -22,7 +23,9 @@ class Hypothesis:
     """What one stretch of audio says, and how that was found.
 
     Flags: "relaxed" (tokens of the draft stand that the language model ranks below another one),
-    "gated" (the CIF hypothesis stands as it is; the language model was not asked).
+    "gated" (the CIF hypothesis stands as it is; the language model was not asked), "repetition" (it
+    began to repeat itself and was stopped; the answer is that of a second attempt unless the finish
+    reason is "repetition" too), "insertions" and "deletions" (see guards.py).
     """
 
     token_ids: list[int]  # written by the language model, without the end id
@@ -41,6 +44,7 @@ class Request(NamedTuple):
 
     draft: list[int]  # a guess of the answer; it may be wrong, too long or empty
     bound: int  # most tokens of the answer
+    fires: int | None = None  # tokens that were heard, to tell loops; None lets them run
 
 
 class Search(Protocol):
@@ -62,6 +66,7 @@ class Answer:
     """The answer that is growing for one utterance."""
 
     bound: int
+    fires: int | None = None
     ids: list[int] = field(default_factory=list)
     log_probs: list[float] = field(default_factory=list)
     finish_reason: FinishReason | None = None
@@ -70,7 +75,7 @@ class Answer:
     flags: tuple[str, ...] = ()
 
     def take(self, token: int, log_prob: float, stop_ids: frozenset[int]) -> None:
-        """Add the next token, or finish: at a stop id or at the bound."""
+        """Add the next token, or finish: at a stop id, in a loop, or at the bound."""
         if self.finish_reason:
             return
         if token in stop_ids:
@@ -78,7 +83,9 @@ class Answer:
             return
         self.ids.append(token)
         self.log_probs.append(log_prob)
-        if len(self.ids) >= self.bound:
+        if self.fires is not None and looping(self.ids, self.fires):
+            self.finish_reason = "repetition"
+        elif len(self.ids) >= self.bound:
             self.finish_reason = "length"
 
 

@@ -118,7 +118,7 @@ class _Row:
     """One utterance: its answer so far and its draft."""
 
     def __init__(self, request: Request, stop_ids: frozenset[int]) -> None:
-        self.answer = Answer(request.bound)
+        self.answer = Answer(request.bound, request.fires)
         self.agreed = 0  # tokens of the last draft that stood
         self._stop_ids = stop_ids
         self._draft = Draft([token for token in request.draft if token not in stop_ids])
