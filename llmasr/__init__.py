@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from llmasr.api import Recognizer, transcribe
     from llmasr.audio import load_audio
     from llmasr.decoding.consistency import verify_batch
+    from llmasr.decoding.search import SearchOptions
     from llmasr.ops.cif import cif
     from llmasr.scoring import score
     from llmasr.transcript import Transcript
@@ -22,6 +23,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "Recognizer",
+    "SearchOptions",
     "Transcript",
     "__version__",
     "cif",
@@ -33,6 +35,7 @@ __all__ = [
 
 _MODULE_OF = {
     "Recognizer": "llmasr.api",
+    "SearchOptions": "llmasr.decoding.search",
     "Transcript": "llmasr.transcript",
     "cif": "llmasr.ops.cif",
     "load_audio": "llmasr.audio",

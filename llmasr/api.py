@@ -30,13 +30,14 @@ from llmasr.decoding.batching import (
     windows,
 )
 from llmasr.decoding.greedy import recognise
+from llmasr.decoding.search import SearchOptions
 from llmasr.decoding.segment import Span
 from llmasr.decoding.timestamps import words_from
 from llmasr.models.checkpoint import Bundle, load_pretrained, save_pretrained
 from llmasr.models.language.quantise import quantise_int8
 from llmasr.models.precision import find_dtype, set_precision
 from llmasr.prompts import ChosenPrompt, choose_prompt
-from llmasr.transcript import Segment, Transcript, Word
+from llmasr.transcript import Alternative, Segment, Transcript, Word
 
 logger = logging.getLogger(__name__)
 
@@ -56,6 +57,7 @@ class Options(TypedDict, total=False):
     channel: str | int
     sample_rate: int | None
     instruction: str | None
+    search: SearchOptions | None
     on_progress: Progress | None
 
 
@@ -116,6 +118,7 @@ class Recognizer:
         channel: str | int = "mix",
         sample_rate: int | None = None,
         instruction: str | None = None,
+        search: SearchOptions | None = None,
         on_progress: Progress | None = None,
     ) -> Transcript | list[Transcript]:
         """Recognise one input, or a list of inputs in the order of the list.
@@ -131,10 +134,12 @@ class Recognizer:
             sample_rate: rate of samples that come without one.
             instruction: what the language model is told to do, if not what it was trained with;
                 transcripts are then flagged "prompt_changed".
+            search: beams or samples, and how many answers: `SearchOptions(beam_size=4, n_best=3)`.
+                Other answers are in the segments' `alternatives`. None: greedy, the fastest.
             on_progress: called after each batch with the seconds of audio done and known so far.
         """
         settings = _Settings(
-            language, batch_seconds, channel, sample_rate, instruction, on_progress
+            language, batch_seconds, channel, sample_rate, instruction, search, on_progress
         )
         if _is_many(audio):
             return list(self._each(audio, settings))
@@ -168,7 +173,9 @@ class Recognizer:
         prompt = self._prompt(settings.instruction)
         heard: list[list[summary.Heard]] = [[] for _ in recordings]
         for batch in batches(cut(recordings), settings.batch_seconds):
-            for piece, hypothesis in zip(batch, self._hear(batch, prompt), strict=True):
+            for piece, hypothesis in zip(
+                batch, self._hear(batch, prompt, settings.search), strict=True
+            ):
                 heard[piece.recording].append(hypothesis)
             meter.advance(sum(len(piece.waveform) for piece in batch))
         return [
@@ -183,13 +190,15 @@ class Recognizer:
         trained = self.bundle.model.config.prompt
         return choose_prompt(self.bundle.tokenizer, trained, instruction)
 
-    def _hear(self, batch: Sequence[Piece], prompt: ChosenPrompt | None) -> list[summary.Heard]:
+    def _hear(
+        self, batch: Sequence[Piece], prompt: ChosenPrompt | None, search: SearchOptions | None
+    ) -> list[summary.Heard]:
         """Run a batch on the device; one that does not fit in memory runs as two halves."""
         padded, lengths = pad(batch)  # [B, S], [B]
         try:
             found = recognise(
                 self.bundle.model, padded.to(self.device), lengths.to(self.device),
-                prompt=prompt.ids if prompt else None,
+                prompt=prompt.ids if prompt else None, options=search,
             )  # fmt: skip
         except torch.OutOfMemoryError:
             if len(batch) == 1:
@@ -205,7 +214,10 @@ class Recognizer:
             ]
         # Outside the handler, whose traceback would keep the memory of the failed attempt.
         half = len(batch) // 2
-        return self._hear(batch[:half], prompt) + self._hear(batch[half:], prompt)
+        return [
+            *self._hear(batch[:half], prompt, search),
+            *self._hear(batch[half:], prompt, search),
+        ]
 
     def _transcript(
         self,
@@ -248,7 +260,11 @@ class Recognizer:
             for word in words_from(heard.hypothesis, tokenizer, last - first)
         )
         text = tokenizer.decode(heard.hypothesis.token_ids).strip()
-        return Segment(round(first, 3), round(last, 3), text, words)
+        others = tuple(
+            Alternative(tokenizer.decode(list(other.token_ids)).strip(), round(other.score, 4))
+            for other in heard.hypothesis.alternatives
+        )
+        return Segment(round(first, 3), round(last, 3), text, words, others)
 
 
 @overload
@@ -296,6 +312,7 @@ class _Settings:
     channel: str | int = "mix"
     sample_rate: int | None = None
     instruction: str | None = None
+    search: SearchOptions | None = None
     on_progress: Progress | None = None
 
     def __post_init__(self) -> None:

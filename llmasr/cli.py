@@ -21,6 +21,7 @@ from llmasr.formats import FORMATS
 
 if TYPE_CHECKING:
     from llmasr.api import Recognizer
+    from llmasr.decoding.search import SearchOptions
     from llmasr.transcript import Transcript
 
 FINE, USAGE, INCOMPLETE = 0, 1, 2
@@ -90,6 +91,9 @@ def _transcribe(
     language: Annotated[
         str | None, typer.Option(help="What is spoken; one language of the model.")
     ] = None,
+    beam_size: Annotated[
+        int, typer.Option(help="Hypotheses of a beam search; 1 is greedy, the fastest.")
+    ] = 1,
     channel: Annotated[str, typer.Option(help="mix, left, right, 0, 1, ...")] = "mix",
     batch_seconds: Annotated[
         float, typer.Option(help="Audio in a batch; bounds memory, changes no text.")
@@ -120,6 +124,7 @@ def _transcribe(
         policy = _parse_channel(channel)
         output = _Folder(output_dir, format) if output_dir else _Screen(format, quiet)
         output.check(sources, resume)
+        search = _search(beam_size)
         recognizer = _load(model, device, dtype, quantization)
         todo = output.prepare(sources, model if resume else None)
     statuses = set()
@@ -128,6 +133,7 @@ def _transcribe(
             transcripts = recognizer.transcribe_each(
                 map(_content, todo),
                 language=language,
+                search=search,
                 batch_seconds=batch_seconds,
                 channel=policy,
                 on_progress=bar.show,
@@ -327,6 +333,12 @@ def _load(model: str, device: str, dtype: str, quantization: str | None) -> "Rec
     from llmasr.api import Recognizer
 
     return Recognizer.from_pretrained(model, device=device, dtype=dtype, quantization=quantization)
+
+
+def _search(beam_size: int) -> "SearchOptions | None":
+    from llmasr.decoding.search import SearchOptions
+
+    return None if beam_size == 1 else SearchOptions(beam_size=beam_size)
 
 
 def _content(source: str) -> str | bytes:

@@ -25,6 +25,14 @@ class Word:
 
 
 @dataclass(frozen=True)
+class Alternative:
+    """Another text of a segment; `score` is the mean log-probability of its tokens."""
+
+    text: str
+    score: float
+
+
+@dataclass(frozen=True)
 class Segment:
     """A stretch of audio that was recognised in one piece."""
 
@@ -32,6 +40,7 @@ class Segment:
     end: float
     text: str
     words: tuple[Word, ...] = ()
+    alternatives: tuple[Alternative, ...] = ()  # best first, if they were asked for
 
 
 @dataclass(frozen=True)
@@ -84,10 +93,7 @@ class Transcript:
             raise ValueError(f"schema is {values.get('schema')!r}; this version reads {SCHEMA!r}")
         fields = {name: value for name, value in values.items() if name != "schema"}
         fields["flags"] = tuple(fields["flags"])
-        fields["segments"] = tuple(
-            Segment(**{**segment, "words": tuple(Word(**word) for word in segment["words"])})
-            for segment in fields["segments"]
-        )
+        fields["segments"] = tuple(_segment(segment) for segment in fields["segments"])
         return cls(**fields)
 
     def to_txt(self) -> str:
@@ -101,6 +107,12 @@ class Transcript:
     def to_vtt(self) -> str:
         """Return WebVTT subtitles."""
         return formats.vtt(self)
+
+
+def _segment(values: Mapping[str, Any]) -> Segment:
+    words = tuple(Word(**word) for word in values["words"])
+    others = tuple(Alternative(**other) for other in values.get("alternatives", ()))
+    return Segment(**{**values, "words": words, "alternatives": others})
 
 
 def _without_tuples(value: Any) -> Any:

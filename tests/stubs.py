@@ -37,8 +37,8 @@ class StubRecognise:
         self.finish_reason = "stop"
         self.most_rows = 1000
 
-    def __call__(self, model, waveforms, lengths, *, prompt):
-        self.prompt = prompt
+    def __call__(self, model, waveforms, lengths, *, prompt, options):
+        self.prompt, self.options = prompt, options
         if len(waveforms) > self.most_rows:
             raise torch.OutOfMemoryError
         assert waveforms.dtype == torch.float32

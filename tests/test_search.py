@@ -1,9 +1,11 @@
 """Beams and samples on a tiny random language model."""
 
+import numpy as np
 import pytest
 import torch
 from transformers import GlmConfig, GlmForCausalLM
 
+from llmasr import Recognizer, Transcript
 from llmasr.decoding.search import SearchOptions, inspect, search, seed_of
 from llmasr.models.language.base import CausalLanguageModel
 
@@ -25,6 +27,11 @@ def reader():
 @pytest.fixture(scope="module")
 def prompts():
     return list(torch.randn(4, 5, 16, generator=torch.Generator().manual_seed(1)))
+
+
+@pytest.fixture(scope="module")
+def sound():
+    return 0.1 * np.random.default_rng(0).standard_normal(16_000).astype(np.float32), 16_000
 
 
 def greedy(reader, prompt):
@@ -118,3 +125,32 @@ def test_the_seed_is_in_the_samples():
 def test_wrong_options_are_named(wrong, message):
     with pytest.raises(ValueError, match=message):
         SearchOptions(**wrong)
+
+
+def test_a_transcript_has_the_other_answers(sound):
+    recognizer = Recognizer.from_pretrained("tiny-test", device="cpu")
+    options = SearchOptions(beam_size=4, n_best=3)
+    transcript = recognizer.transcribe(sound, search=options)
+    (segment,) = transcript.segments
+    assert 1 <= len(segment.alternatives) <= 2
+    scores = [other.score for other in segment.alternatives]
+    assert scores == sorted(scores, reverse=True)
+    assert Transcript.from_dict(transcript.to_dict()) == transcript
+    assert recognizer.transcribe(sound).segments[0].alternatives == ()
+
+
+def test_a_batch_has_the_samples_of_each_input_alone(sound):
+    recognizer = Recognizer.from_pretrained("tiny-test", device="cpu")
+    options = SearchOptions(temperature=1.0)
+    inputs = [sound, (sound[0][:9_000], 16_000), (sound[0][4_000:], 16_000)]
+    alone = [recognizer.transcribe(audio, search=options).text for audio in inputs]
+    assert [found.text for found in recognizer.transcribe(inputs, search=options)] == alone
+    assert len(set(alone)) == 3
+
+
+def test_one_beam_gives_the_text_of_greedy_decoding(sound):
+    recognizer = Recognizer.from_pretrained("tiny-test", device="cpu")
+    found = recognizer.transcribe(sound, search=SearchOptions())
+    plain = recognizer.transcribe(sound)
+    if "repetition" not in plain.flags:
+        assert found.text == plain.text

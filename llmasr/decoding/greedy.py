@@ -8,6 +8,7 @@ Letters: B batch, S samples, L positions, N fires, H LM width, V vocabulary.
 
 import time
 from collections.abc import Sequence
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -22,7 +23,7 @@ from llmasr.decoding.hypothesis import (
     check_room,
     max_new_tokens,
 )
-from llmasr.decoding.search import SearchOptions
+from llmasr.decoding.search import SearchOptions, search_each, seed_of
 from llmasr.decoding.search import search as beam_search
 from llmasr.decoding.timestamps import align
 from llmasr.decoding.verify import can_take_back, draft_and_verify
@@ -45,6 +46,7 @@ def recognise(
     draft: DraftSource = same_ids,
     gate: float | None = None,
     prompt: PromptIds | None = None,
+    options: SearchOptions | None = None,
 ) -> list[Hypothesis]:
     """Transcribe a batch.
 
@@ -62,6 +64,7 @@ def recognise(
         gate: entropy in nats; a CIF hypothesis of which no token has more is the answer, flagged
             "gated", and the language model is not asked. None: it is always asked.
         prompt: another one than that of training.
+        options: beams or samples instead of ``search``.
 
     Returns:
         One hypothesis per row, the same as if the row had been alone.
@@ -82,6 +85,9 @@ def recognise(
     answers = _confident(heard, requests, gate)
     asked = [index for index, answer in enumerate(answers) if not answer.finish_reason]
     if asked:
+        if options is not None:
+            seeds = [seed_of(waveforms[index, : lengths[index]]) for index in asked]
+            search = partial(search_each, options=options, seeds=seeds)
         search = search or (draft_and_verify if can_take_back(model.reader) else write)
         vectors = model.speech.adaptor(heard.tokens[asked])
         pieces = model.prompt_pieces(vectors, heard.cif.token_lengths[asked], prompt)
@@ -191,6 +197,7 @@ def _hypothesis(
         answer.forwards,
         answer.accepted,
         answer.flags,
+        answer.alternatives,
     )
 
 

@@ -19,6 +19,20 @@ FinishReason = Literal["stop", "length", "repetition", "silence"]
 
 
 @dataclass(frozen=True)
+class Candidate:
+    """One answer."""
+
+    token_ids: tuple[int, ...]  # without the end id
+    log_probs: tuple[float, ...]  # one per token, and one of the end if it was reached
+    is_complete: bool  # an end id was reached within the bound
+
+    @property
+    def score(self) -> float:
+        """Mean log-probability of the tokens, the end included; 0 for an empty answer cut short."""
+        return sum(self.log_probs) / max(len(self.log_probs), 1)
+
+
+@dataclass(frozen=True)
 class Hypothesis:
     """What one stretch of audio says, and how that was found.
 
@@ -37,6 +51,7 @@ class Hypothesis:
     llm_forwards: int = 0  # calls of the language model in which this utterance took part
     accepted_tokens: int = 0  # of `token_ids`, those that a draft had foreseen
     flags: tuple[str, ...] = ()
+    alternatives: tuple[Candidate, ...] = ()  # other answers, best first, if they were asked for
 
 
 class Request(NamedTuple):
@@ -73,6 +88,7 @@ class Answer:
     forwards: int = 0
     accepted: int = 0
     flags: tuple[str, ...] = ()
+    alternatives: tuple[Candidate, ...] = ()
 
     def take(self, token: int, log_prob: float, stop_ids: frozenset[int]) -> None:
         """Add the next token, or finish: at a stop id, in a loop, or at the bound."""

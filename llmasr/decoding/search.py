@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from llmasr.decoding.hypothesis import Answer, Candidate, Request, check_room
 from llmasr.models.language.base import LanguageModel
 
 
@@ -69,20 +70,6 @@ class Token(NamedTuple):
     alternatives: tuple[tuple[int, float], ...]  # likeliest ids and their log-probabilities
 
 
-@dataclass(frozen=True)
-class Candidate:
-    """One answer."""
-
-    token_ids: tuple[int, ...]  # without the end id
-    log_probs: tuple[float, ...]  # one per token, and one of the end if it was reached
-    is_complete: bool  # an end id was reached within the bound
-
-    @property
-    def score(self) -> float:
-        """Mean log-probability of the tokens, the end included; 0 for an empty answer cut short."""
-        return sum(self.log_probs) / max(len(self.log_probs), 1)
-
-
 @torch.inference_mode()
 def search(
     reader: LanguageModel, prompt: Tensor, bound: int, options: SearchOptions, seed: int = 0
@@ -105,6 +92,40 @@ def search(
         )  # fmt: skip
     answers = dict.fromkeys(_until_end(ids, reader.stop_ids) for ids in sequences.tolist())
     return sorted(_scored(reader, prompt, list(answers)), key=lambda found: -found.score)
+
+
+@torch.inference_mode()
+def search_each(
+    reader: LanguageModel,
+    embeddings: Tensor,
+    mask: Tensor,
+    requests: Sequence[Request],
+    options: SearchOptions,
+    seeds: Sequence[int],
+) -> list[Answer]:
+    """Answer a batch of prompts, one after the other; a `Search` once the last two are bound.
+
+    Args:
+        reader: the language model.
+        embeddings: [B, L, H] prompts, padded on the left.
+        mask: [B, L] bool.
+        requests: a bound for each row; drafts are not looked at.
+        options: how to search.
+        seeds: of samples, one for each row.
+    """
+    check_room(reader, mask, requests)
+    answers = []
+    for vectors, real, request, seed in zip(embeddings, mask, requests, seeds, strict=True):
+        found = search(reader, vectors[real], request.bound, options, seed)
+        best = found[0]
+        answer = Answer(request.bound, request.fires, list(best.token_ids))
+        answer.log_probs = list(best.log_probs[: len(best.token_ids)])
+        answer.finish_reason = "stop" if best.is_complete else "length"
+        # One call a step, and one that judges.
+        answer.forwards = max(len(candidate.log_probs) for candidate in found) + 1
+        answer.alternatives = tuple(found[1:])
+        answers.append(answer)
+    return answers
 
 
 @torch.inference_mode()
