@@ -77,7 +77,7 @@ def by_generate(reader: LanguageModel, case: Case) -> Answer:
     )  # fmt: skip
     hook.remove()
     ids = [token for token in found[0].tolist() if token not in reader.stop_ids]
-    return Answer(case.request.bound, ids, forwards=len(calls))
+    return Answer(case.request.bound, ids=ids, forwards=len(calls))
 
 
 def by_greedy(reader: LanguageModel, case: Case) -> Answer:
