@@ -31,7 +31,8 @@ SUMS = {torch.float64: DOUBLE}
 
 def forward(batch: Batch, prefix: Tensor | None, rule: Rule, width: int) -> Fired:
     """Fire tokens; see :class:`llmasr.ops.cif.backend.Backend`."""
-    if prefix is None and not is_worth_threads(batch.hidden.numel()):
+    is_small = batch.lengths.shape[0] and not is_worth_threads(batch.hidden.numel())
+    if prefix is None and is_small:
         return _forward_at_once(batch, rule, width)
     hidden, rows = table(batch.hidden), _rows(batch)
     sums = _prefix(batch, rule, rows) if prefix is None else prefix.numpy().reshape(-1)
@@ -56,21 +57,27 @@ def forward(batch: Batch, prefix: Tensor | None, rule: Rule, width: int) -> Fire
 
 
 def _forward_at_once(batch: Batch, rule: Rule, width: int) -> Fired:
-    """Do all of it in one call, because calls are what a short utterance spends its time on."""
+    """Do all of it in one call, because calls are what a short utterance spends its time on.
+
+    The batch has rows.
+    """
     hidden, targets = table(batch.hidden), batch.targets
     tokens, token_lengths, quantity, frames, times, sums = kernels.forward(
         hidden, batch.alpha.numpy().reshape(-1), *_rows(batch), rule.quanta_per_weight,
         NONE if targets is None else targets.numpy(), TAIL_CODES[rule.tail], rule.tail_quanta,
         rule.threshold, width, _completes(batch, rule), SUMS.get(batch.hidden.dtype, SINGLE),
     )  # fmt: skip
-    shape = _shape(batch, len(frames), width)
+    if batch.starts is not None:
+        tokens, frames, times, sums = tokens[0], frames[0], times[0], sums[0]
+    sums_of_frames = torch.from_numpy(tokens)
+    is_whole = sums_of_frames.dtype == batch.hidden.dtype
     return Fired(
-        torch.from_numpy(tokens.reshape(*shape, hidden.shape[1])).to(batch.hidden.dtype),
+        sums_of_frames if is_whole else sums_of_frames.to(batch.hidden.dtype),
         torch.from_numpy(token_lengths),
         torch.from_numpy(quantity),
-        torch.from_numpy(frames.reshape(shape)),
-        torch.from_numpy(times.reshape(shape)),
-        torch.from_numpy(sums.reshape(batch.alpha.shape)),
+        torch.from_numpy(frames),
+        torch.from_numpy(times),
+        torch.from_numpy(sums),
     )
 
 

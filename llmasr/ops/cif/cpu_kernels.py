@@ -225,7 +225,14 @@ def forward(
     fire(
         0, places, hidden, prefix, plan, threshold, completes, tokens, fire_frames, fire_times
     )  # fmt: skip
-    return tokens, token_lengths, quantity, fire_frames, fire_times, prefix
+    # Shaped here, where it costs nothing: [B, U] and [B, T], or [1, N] and [1, F] if packed.
+    rows = 1 if len(starts) > 0 else len(lengths)
+    shape = (rows, places // rows)
+    return (
+        tokens.reshape((*shape, hidden.shape[1])), token_lengths, quantity,
+        fire_frames.reshape(shape), fire_times.reshape(shape),
+        prefix.reshape((rows, len(prefix) // rows)),
+    )  # fmt: skip
 
 
 @kernel

@@ -65,8 +65,9 @@ def weigh(
 
 
 def _needs_gradient(tensors: tuple[Tensor | None, ...]) -> bool:
-    wanted = [tensor is not None and tensor.requires_grad for tensor in tensors]
-    return torch.is_grad_enabled() and True in wanted
+    if not torch.is_grad_enabled():
+        return False
+    return True in [tensor is not None and tensor.requires_grad for tensor in tensors]
 
 
 def is_eager(tensor: Tensor) -> bool:
