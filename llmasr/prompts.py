@@ -150,24 +150,6 @@ def choose_prompt(
     return ChosenPrompt(ids, (CHANGED,) if changed else ())
 
 
-def require_room(prompt: int, answer: int, limit: int | None) -> None:
-    """Refuse a prompt that, with its answer, is longer than the language model can read.
-
-    Args:
-        prompt: places of the whole prompt, speech and boundaries included.
-        answer: places that the answer may take.
-        limit: places of the language model; None if there is no limit.
-
-    Raises:
-        ValueError: they are too many. Nothing is ever cut.
-    """
-    if limit is not None and prompt + answer > limit:
-        raise ValueError(
-            f"the prompt has {prompt} tokens and the answer may have {answer}; the language model "
-            f"reads {limit}: use a shorter instruction or shorter audio"
-        )
-
-
 def _plain(tokenizer: Encoder, instruction: str) -> PromptIds:
     return PromptIds([tokenizer.bos_id], tokenizer.encode(instruction))
 

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import random
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -14,7 +15,7 @@ from llmasr.api import ASSETS
 from llmasr.decoding import consistency, greedy
 from llmasr.decoding.drafts import Draft, retokenised
 from llmasr.decoding.greedy import recognise
-from llmasr.decoding.hypothesis import Request
+from llmasr.decoding.hypothesis import Request, check_room
 from llmasr.decoding.verify import Acceptance, can_take_back, draft_and_verify
 from llmasr.models.checkpoint import load_pretrained
 from llmasr.models.language.base import as_language_model
@@ -175,6 +176,19 @@ def test_finished_rows_are_not_read_again(reader, monkeypatch):
     found = draft_and_verify(reader, embeddings, mask, [Request(ids, BOUND) for ids in drafts])
     assert sizes == [3] + [1] * (expected[1].forwards - 1)
     assert [answer.forwards for answer in found] == [1, expected[1].forwards, 1]
+
+
+def test_a_prompt_with_its_answer_must_fit():
+    def check(prompt, answer, limit):
+        mask = torch.ones(1, prompt, dtype=torch.bool)
+        check_room(SimpleNamespace(max_length=limit), mask, [Request([], answer)])
+
+    check(90, 10, 100)
+    check(10**6, 10**6, None)
+    with pytest.raises(
+        ValueError, match=r"91 places and an answer of up to 10 .*reads at most 100"
+    ):
+        check(91, 10, 100)
 
 
 @pytest.mark.parametrize("search", [greedy.write, draft_and_verify], ids=["greedy", "drafts"])

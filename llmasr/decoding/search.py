@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from llmasr.decoding.hypothesis import Answer, Candidate, Request, check_room
+from llmasr.decoding.verify import pad_ids
 from llmasr.models.language.base import LanguageModel
 
 
@@ -194,15 +195,10 @@ def _scored(
 
 def _log_probs(reader: LanguageModel, prompt: Tensor, answers: Sequence[tuple[int, ...]]) -> Tensor:
     """Return what the language model expects at each token of K answers, [K, N, V]."""
-    longest = max(len(answer) for answer in answers)
-    ids = torch.zeros(len(answers), longest, dtype=torch.int64, device=prompt.device)
-    lengths = torch.tensor([len(answer) for answer in answers], device=prompt.device)
-    for row, answer in zip(ids, answers, strict=True):
-        row[: len(answer)] = torch.tensor(answer, dtype=torch.int64, device=prompt.device)
+    ids, real = pad_ids(answers, prompt.device)  # [K, N]
     prompts = prompt.expand(len(answers), -1, -1)
     vectors = torch.cat([prompts, reader.embed(ids).to(prompt.dtype)], 1)
-    places = torch.arange(vectors.shape[1], device=prompt.device)
-    mask = places < len(prompt) + lengths[:, None]
-    prompt_lengths = torch.full_like(lengths, len(prompt))
-    logits, _ = reader.read(vectors, mask, prompt_lengths, keep=longest + 1)
+    mask = torch.cat([real.new_ones(len(answers), len(prompt)), real], 1)
+    prompt_lengths = torch.full_like(ids[:, 0], len(prompt))
+    logits, _ = reader.read(vectors, mask, prompt_lengths, keep=ids.shape[1] + 1)
     return logits[:, :-1].float().log_softmax(-1)

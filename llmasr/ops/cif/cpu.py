@@ -14,14 +14,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from llmasr.ops.cif import cpu_kernels as kernels
-from llmasr.ops.cif.backend import Batch, Fired, Rule
+from llmasr.ops.cif.backend import TAILS, Batch, Fired, Rule
 from llmasr.ops.cif.cpu_memory import vectors
 from llmasr.ops.cif.cpu_threads import in_pieces, is_worth_threads
 
 Array = NDArray[Any]
 Rows = tuple[Array, Array, int]
 
-TAIL_CODES = {"drop": kernels.DROP, "fire": 1, "normalize": 2}
 # numba has no 16-bit floats on the CPU: see cpu_numbers.py
 CODES = {torch.bfloat16: torch.uint16, torch.float16: torch.int16}
 NONE = np.empty(0, np.int64)
@@ -64,7 +63,7 @@ def _forward_at_once(batch: Batch, rule: Rule, width: int) -> Fired:
     hidden, targets = table(batch.hidden), batch.targets
     tokens, token_lengths, quantity, frames, times, sums = kernels.forward(
         hidden, batch.alpha.numpy().reshape(-1), *_rows(batch), rule.quanta_per_weight,
-        NONE if targets is None else targets.numpy(), TAIL_CODES[rule.tail], rule.tail_quanta,
+        NONE if targets is None else targets.numpy(), TAILS.index(rule.tail), rule.tail_quanta,
         rule.threshold, width, _completes(batch, rule), SUMS.get(batch.hidden.dtype, SINGLE),
     )  # fmt: skip
     if batch.starts is not None:
@@ -169,7 +168,7 @@ def _plan(
     quantity = np.empty(count, np.float32)
     places = kernels.plan_rows(
         prefix, *rows, NONE if batch.targets is None else batch.targets.numpy(),
-        TAIL_CODES[rule.tail], rule.tail_quanta, rule.threshold, width,
+        TAILS.index(rule.tail), rule.tail_quanta, rule.threshold, width,
         plan, token_lengths, quantity,
     )  # fmt: skip
     return plan, token_lengths, quantity, places

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numba import njit
 
-from llmasr.ops.cif.backend import FRAME_LIMIT, ROW_LIMIT, TOKEN
+from llmasr.ops.cif.backend import FRAME_LIMIT, ROW_LIMIT, TAILS, TOKEN
 from llmasr.ops.cif.cpu_numbers import fma, narrow, widen
 
 # Columns of a plan [B, COLUMNS] int64, one line a row of the batch.
@@ -24,7 +24,7 @@ SIZE, REMAINDER, PARTS, TOTAL = 6, 7, 8, 9  # boundary u: u * SIZE + u * REMAIND
 IS_OPEN = 10  # the last token takes all that is left
 COLUMNS = 11
 
-DROP = 0
+DROP = TAILS.index("drop")
 WEIGHT = 1.0 / TOKEN
 
 kernel = njit(nogil=True, cache=True)

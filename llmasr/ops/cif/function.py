@@ -120,10 +120,7 @@ def cif_packed(
     if name == "reference":
         return _reference_packed(hidden, alpha, lengths, target_lengths, rule)
     starts = lengths.cumsum(0) - lengths
-    batch = Batch(
-        hidden.contiguous(), _weights(alpha, name), lengths.contiguous(), starts,
-        None if target_lengths is None else target_lengths.contiguous(),
-    )  # fmt: skip
+    batch = _batch(hidden, alpha, lengths, starts, target_lengths, name)
     return PackedCifOutput(*operator.fire(batch, None, rule, -1, name)[:5])
 
 
@@ -235,19 +232,28 @@ def _fire(
     name = _chosen(backend, hidden)
     if name == "reference":
         return cif_reference(hidden, alpha, lengths, targets, rule, max_tokens)
-    batch = Batch(
-        hidden.contiguous(), _weights(alpha, name), lengths.contiguous(), None,
-        None if targets is None else targets.contiguous(),
-    )  # fmt: skip
+    batch = _batch(hidden, alpha, lengths, None, targets, name)
     width = -1 if max_tokens is None else max_tokens
     return CifOutput(*operator.fire(batch, prefix, rule, width, name)[:5])
 
 
-def _weights(alpha: Tensor, backend: str) -> Tensor:
-    """Return alpha in a type that the back-end reads; only the CPU's reads float64."""
-    if alpha.dtype == torch.float32 or (alpha.dtype == torch.float64 and backend == "numba"):
-        return alpha.contiguous()
-    return alpha.float().contiguous()
+def _batch(
+    hidden: Tensor,
+    alpha: Tensor,
+    lengths: Tensor,
+    starts: Tensor | None,
+    targets: Tensor | None,
+    backend: str,
+) -> Batch:
+    """Return what a back-end reads: contiguous, weights in float32; only the CPU reads float64."""
+    reads_double = backend == "numba" and alpha.dtype == torch.float64
+    return Batch(
+        hidden.contiguous(),
+        (alpha if reads_double else alpha.float()).contiguous(),
+        lengths.contiguous(),
+        starts,
+        None if targets is None else targets.contiguous(),
+    )
 
 
 def _weigh_reference(features: Tensor, weight: Tensor, bias: Tensor, lengths: Tensor) -> Tensor:
