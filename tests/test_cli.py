@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 from stubs import StubBundle, StubRecognise, sound, wav
 
-from llmasr import __version__, api, cli, doctor
+from llmasr import __version__, api, doctor
 from llmasr.api import Recognizer
 from llmasr.cli import main
+from llmasr.cli import transcribe as command
 from llmasr.formats import FORMATS
 from llmasr.transcript import Transcript
 
@@ -21,7 +22,7 @@ from llmasr.transcript import Transcript
 def stub(monkeypatch):
     recognise = StubRecognise()
     monkeypatch.setattr(api, "recognise", recognise)
-    monkeypatch.setattr(cli, "_load", lambda model, *how: Recognizer(StubBundle(), name=model))
+    monkeypatch.setattr(command, "_load", lambda model, *how: Recognizer(StubBundle(), name=model))
     return recognise
 
 
@@ -235,7 +236,7 @@ def test_an_interruption_prints_no_traceback(stub, folder, capsys, monkeypatch):
 
 
 def test_the_formats_offered_are_those_there_are():
-    hint = get_type_hints(cli._transcribe)["format"]
+    hint = get_type_hints(command._transcribe)["format"]
     assert set(get_args(hint)) == set(FORMATS)
 
 

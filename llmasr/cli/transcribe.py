@@ -1,11 +1,6 @@
-"""The command line: `llmasr transcribe`, `llmasr score`, `llmasr doctor`.
-
-Exit codes: 0 all fine, 1 usage, 2 some input failed or was truncated, 130 interrupted. Heavy
-libraries are imported by the commands that need them, so that `llmasr --help` is quick.
-"""
+"""`llmasr transcribe`: audio files to text, on the screen or as one file each."""
 
 import json
-import logging
 import os
 import sys
 import warnings
@@ -16,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Literal, TextIO
 
 import typer
 
-import llmasr
+from llmasr.cli.common import FINE, INCOMPLETE, app, usage_errors
 from llmasr.formats import FORMATS
 
 if TYPE_CHECKING:
@@ -24,7 +19,6 @@ if TYPE_CHECKING:
     from llmasr.decoding.search import SearchOptions
     from llmasr.transcript import Transcript
 
-FINE, USAGE, INCOMPLETE = 0, 1, 2
 PROBLEMS = frozenset({"failed", "truncated"})
 STDIN = "-"
 STATUS_FILE = "status.jsonl"
@@ -33,45 +27,6 @@ SUFFIXES = (
     *(".aac", ".aif", ".aiff", ".au", ".caf", ".flac", ".m4a", ".mkv", ".mov", ".mp3", ".mp4"),
     *(".oga", ".ogg", ".opus", ".wav", ".webm", ".wma"),
 )
-
-app = typer.Typer(
-    add_completion=False,
-    rich_markup_mode=None,
-    pretty_exceptions_enable=False,
-    help="Speech recognition with a large language model behind a CIF speech interface.",
-)
-
-
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line and return its exit code."""
-    arguments = sys.argv[1:] if arguments is None else arguments
-    # transformers imports torchao where it is installed; 0.18 makes torch 2.14 warn about itself.
-    logging.getLogger("torch.utils._pytree").setLevel(logging.ERROR)
-    try:
-        # Outside standalone mode usage errors arrive here, and their exit code is ours.
-        code = app(list(arguments) or ["--help"], prog_name="llmasr", standalone_mode=False)
-    except typer.TyperException as error:
-        typer.echo(f"Error: {error.format_message()}\nSee: llmasr --help", err=True)
-        return USAGE
-    return code if isinstance(code, int) else FINE
-
-
-def _print_version(is_asked: bool) -> None:
-    if is_asked:
-        typer.echo(llmasr.__version__)
-        raise typer.Exit(FINE)
-
-
-@app.callback()
-def _before_commands(
-    version: Annotated[
-        bool,
-        typer.Option(
-            "--version", callback=_print_version, is_eager=True, help="Print the version."
-        ),
-    ] = False,
-) -> None:
-    pass
 
 
 @app.command("transcribe")
@@ -119,7 +74,7 @@ def _transcribe(
 
     Exit code: 0 all fine, 1 usage, 2 some file failed or was truncated.
     """
-    with _usage_errors():
+    with usage_errors():
         sources = _expand(files)
         policy = _parse_channel(channel)
         output = _Folder(output_dir, format) if output_dir else _Screen(format, quiet)
@@ -129,7 +84,7 @@ def _transcribe(
         todo = output.prepare(sources, model if resume else None)
     statuses = set()
     with _terminal(len(todo), has_bar=not (quiet or no_progress)) as bar:
-        with _usage_errors():
+        with usage_errors():
             transcripts = recognizer.transcribe_each(
                 map(_content, todo),
                 language=language,
@@ -143,46 +98,6 @@ def _transcribe(
             statuses.add(transcript.status)
             bar.count()
     return INCOMPLETE if statuses & PROBLEMS else FINE
-
-
-@app.command("score")
-def _score(
-    references: Annotated[Path, typer.Argument(help="Kaldi text, or .jsonl with id and text.")],
-    hypotheses: Annotated[Path, typer.Argument(help="The same, by the same ids.")],
-    metric: Annotated[Literal["wer", "cer"], typer.Option(help="Words or characters.")] = "wer",
-    normalizer: Annotated[str, typer.Option(help="Applied to both sides.")] = "raw",
-) -> int:
-    """Count errors against references.
-
-    A missing hypothesis counts as all errors.
-
-    Exit code: 0 all fine, 1 usage, 2 some id is missing or unknown.
-    """
-    from llmasr.scoring import read_texts, score
-
-    with _usage_errors():
-        result = score(
-            read_texts(references), read_texts(hypotheses), metric=metric, normalizer=normalizer
-        )
-    typer.echo(str(result))
-    for name, ids in (("missing", result.missing), ("extra", result.extra)):
-        for identifier in ids:
-            typer.echo(f"{name}: {identifier}", err=True)
-    return FINE if result.complete else INCOMPLETE
-
-
-@app.command("doctor")
-def _doctor() -> int:
-    """Print what is installed and what is broken.
-
-    Exit code: 0 usable, 2 not.
-    """
-    from llmasr.doctor import examine
-
-    findings = list(examine())
-    for finding in findings:
-        typer.echo(str(finding))
-    return INCOMPLETE if any(finding.is_fatal for finding in findings) else FINE
 
 
 class _Screen:
@@ -309,17 +224,6 @@ def _terminal(num_files: int, *, has_bar: bool) -> Iterator[_Bar]:
     with warnings.catch_warnings(), bar.bar:
         warnings.showwarning = show_warning
         yield bar
-
-
-@contextmanager
-def _usage_errors() -> Iterator[None]:
-    """Report what the user can mend as a message without traceback."""
-    try:
-        yield
-    except (ValueError, OSError) as error:
-        raise typer.TyperException(str(error)) from error
-    except ImportError as error:
-        raise typer.TyperException(f"{error}; `llmasr doctor` says what to repair") from error
 
 
 def _say(text: str, file: TextIO) -> None:
