@@ -30,11 +30,11 @@ from transformers import GlmConfig, GlmForCausalLM
 
 from llmasr import Recognizer, load_audio
 from llmasr.decoding import greedy
-from llmasr.decoding.drafts import same_ids
 from llmasr.decoding.hypothesis import Answer, Request, max_new_tokens
 from llmasr.decoding.verify import draft_and_verify
 from llmasr.models.language.base import LanguageModel, as_language_model
 from llmasr.models.splice import splice
+from llmasr.models.xllm import speech_rows
 
 RESULTS = Path(__file__).parent / "results/decode.csv"
 SETS = ["en_commands", "en_digits", "en_hotwords", "en_sentences_l2"]
@@ -129,9 +129,11 @@ def speech_cases(recognizer: Recognizer, folder: Path, clips: int) -> list[Case]
         if not fires:
             continue
         prompt = splice(
-            model.prompt_pieces(model.speech.adaptor(heard.tokens), heard.cif.token_lengths)
+            model.prompt_pieces(
+                speech_rows(model.speech.adaptor(heard.tokens), heard.cif.token_lengths)
+            )
         )
-        draft = same_ids(heard.token_logits[0, :fires].argmax(-1).tolist())
+        draft = heard.token_logits[0, :fires].argmax(-1).tolist()
         request = Request(draft, max_new_tokens(fires))
         cases.append(Case(*prompt, request, len(wave) / 16_000))
     return cases

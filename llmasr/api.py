@@ -18,7 +18,7 @@ from typing import Any, TypedDict, Unpack, overload
 import torch
 
 from llmasr.audio import SAMPLE_RATE, AudioSource
-from llmasr.decoding import summary
+from llmasr.decoding import assembly, summary
 from llmasr.decoding.batching import (
     Piece,
     Recording,
@@ -29,15 +29,15 @@ from llmasr.decoding.batching import (
     read_or_fail,
     windows,
 )
-from llmasr.decoding.greedy import recognise
+from llmasr.decoding.greedy import Decoding, draft_source, recognise
 from llmasr.decoding.search import SearchOptions
 from llmasr.decoding.segment import Span
-from llmasr.decoding.timestamps import words_from
+from llmasr.decoding.verify import EXACT, Acceptance
 from llmasr.models.checkpoint import Bundle, load_pretrained, save_pretrained
 from llmasr.models.language.quantise import quantise_int8
 from llmasr.models.precision import find_dtype, set_precision
 from llmasr.prompts import ChosenPrompt, choose_prompt
-from llmasr.transcript import Alternative, Segment, Transcript, Word
+from llmasr.transcript import Transcript
 
 logger = logging.getLogger(__name__)
 
@@ -58,6 +58,8 @@ class Options(TypedDict, total=False):
     sample_rate: int | None
     instruction: str | None
     search: SearchOptions | None
+    acceptance: Acceptance | None
+    alternatives: int
     on_progress: Progress | None
 
 
@@ -119,6 +121,8 @@ class Recognizer:
         sample_rate: int | None = None,
         instruction: str | None = None,
         search: SearchOptions | None = None,
+        acceptance: Acceptance | None = None,
+        alternatives: int = 0,
         on_progress: Progress | None = None,
     ) -> Transcript | list[Transcript]:
         """Recognise one input, or a list of inputs in the order of the list.
@@ -136,16 +140,24 @@ class Recognizer:
                 transcripts are then flagged "prompt_changed".
             search: beams or samples, and how many answers: `SearchOptions(beam_size=4, n_best=3)`.
                 Other answers are in the segments' `alternatives`. None: greedy, the fastest.
+            acceptance: trusts the CIF hypothesis more than exact decoding does, which is faster and
+                may change texts; transcripts are then flagged "relaxed" or "gated". None: exact.
+            alternatives: likeliest tokens to name for each token of the text, in the segments'
+                `tokens`, with log-probability and entropy; 0 for no such details.
             on_progress: called after each batch with the seconds of audio done and known so far.
         """
         settings = _Settings(
-            language, batch_seconds, channel, sample_rate, instruction, search, on_progress
-        )
+            language, batch_seconds, channel, sample_rate, instruction, search, acceptance,
+            alternatives, on_progress,
+        )  # fmt: skip
         if _is_many(audio):
             return list(self._each(audio, settings))
         settings.check_language(self.bundle.languages)
         recording = read(audio, channel=channel, sample_rate=sample_rate)
-        return self._recognise([recording], settings, _Meter(on_progress))[0]
+        found = self._recognise([recording], settings, _Meter(on_progress))[0]
+        if found.error is not None:
+            raise ValueError(found.error)
+        return found
 
     def transcribe_each(
         self, audios: Iterable[AudioSource], **options: Unpack[Options]
@@ -171,15 +183,26 @@ class Recognizer:
         """Pack the spans of all inputs into batches, and put the results back in order."""
         meter.expect(sum(len(recording.waveform) for recording in recordings))
         prompt = self._prompt(settings.instruction)
+        how = Decoding(
+            prompt.ids if prompt else None, settings.search, settings.acceptance or EXACT,
+            settings.alternatives, draft_source(self.bundle),
+        )  # fmt: skip
+        only_language = self.bundle.languages[0] if len(self.bundle.languages) == 1 else None
+        language = settings.language or only_language
         heard: list[list[summary.Heard]] = [[] for _ in recordings]
         for batch in batches(cut(recordings), settings.batch_seconds):
-            for piece, hypothesis in zip(
-                batch, self._hear(batch, prompt, settings.search), strict=True
-            ):
-                heard[piece.recording].append(hypothesis)
+            for piece, found in zip(batch, self._hear(batch, how), strict=True):
+                heard[piece.recording].append(found)
             meter.advance(sum(len(piece.waveform) for piece in batch))
         return [
-            self._transcript(recording, sorted(parts, key=_span), settings.language, prompt)
+            assembly.transcript(
+                recording,
+                sorted(parts, key=_span),
+                self.bundle.tokenizer,
+                language=language,
+                model=self.name,
+                flags=prompt.flags if prompt else (),
+            )
             for recording, parts in zip(recordings, heard, strict=True)
         ]
 
@@ -190,16 +213,13 @@ class Recognizer:
         trained = self.bundle.model.config.prompt
         return choose_prompt(self.bundle.tokenizer, trained, instruction)
 
-    def _hear(
-        self, batch: Sequence[Piece], prompt: ChosenPrompt | None, search: SearchOptions | None
-    ) -> list[summary.Heard]:
+    def _hear(self, batch: Sequence[Piece], how: Decoding) -> list[summary.Heard]:
         """Run a batch on the device; one that does not fit in memory runs as two halves."""
         padded, lengths = pad(batch)  # [B, S], [B]
         try:
             found = recognise(
-                self.bundle.model, padded.to(self.device), lengths.to(self.device),
-                prompt=prompt.ids if prompt else None, options=search,
-            )  # fmt: skip
+                self.bundle.model, padded.to(self.device), lengths.to(self.device), how
+            )
         except torch.OutOfMemoryError:
             if len(batch) == 1:
                 raise
@@ -214,57 +234,7 @@ class Recognizer:
             ]
         # Outside the handler, whose traceback would keep the memory of the failed attempt.
         half = len(batch) // 2
-        return [
-            *self._hear(batch[:half], prompt, search),
-            *self._hear(batch[half:], prompt, search),
-        ]
-
-    def _transcript(
-        self,
-        recording: Recording,
-        heard: Sequence[summary.Heard],
-        language: str | None,
-        prompt: ChosenPrompt | None,
-    ) -> Transcript:
-        if recording.error is not None:
-            return Transcript("", language, "failed", None, model=self.name, error=recording.error)
-        segments = [self._segment(part) for part in heard]
-        reason = summary.finish_reason(heard)
-        flags = (*summary.flags(recording, reason, heard), *(prompt.flags if prompt else ()))
-        text = " ".join(segment.text for segment in segments if segment.text)
-        only_language = self.bundle.languages[0] if len(self.bundle.languages) == 1 else None
-        return Transcript(
-            text,
-            language=language or only_language,
-            status=summary.status(text, reason, flags),
-            finish_reason=reason,
-            flags=flags,
-            segments=tuple(segment for segment in segments if segment.text),
-            duration=round(len(recording.waveform) / SAMPLE_RATE, 3),
-            timings=summary.timings(recording.seconds, heard),
-            model=self.name,
-            llm_forwards=sum(part.hypothesis.llm_forwards for part in heard),
-            accepted_rate=summary.accepted_rate(heard),
-        )
-
-    def _segment(self, heard: summary.Heard) -> Segment:
-        first, last = heard.span.start / SAMPLE_RATE, heard.span.end / SAMPLE_RATE
-
-        def seconds(time_in_span: float) -> float:
-            # Clipped before it is rounded, so that neighbouring segments never overlap.
-            return round(min(max(first + time_in_span, first), last), 3)
-
-        tokenizer = self.bundle.tokenizer
-        words = tuple(
-            Word(word.text, seconds(word.start), seconds(word.end), round(word.confidence, 4))
-            for word in words_from(heard.hypothesis, tokenizer, last - first)
-        )
-        text = tokenizer.decode(heard.hypothesis.token_ids).strip()
-        others = tuple(
-            Alternative(tokenizer.decode(list(other.token_ids)).strip(), round(other.score, 4))
-            for other in heard.hypothesis.alternatives
-        )
-        return Segment(round(first, 3), round(last, 3), text, words, others)
+        return [*self._hear(batch[:half], how), *self._hear(batch[half:], how)]
 
 
 @overload
@@ -313,6 +283,8 @@ class _Settings:
     sample_rate: int | None = None
     instruction: str | None = None
     search: SearchOptions | None = None
+    acceptance: Acceptance | None = None
+    alternatives: int = 0
     on_progress: Progress | None = None
 
     def __post_init__(self) -> None:

@@ -1,9 +1,9 @@
-"""Instructions to the language model, and the layouts in which speech meets them.
+"""Instructions to the language model, and the layouts in which speech and pictures meet them.
 
-A prompt is: ids, boundary, speech vectors, boundary, ids; then the answer follows directly. Which
-ids, a named layout says; one is made for each generation of tokenizer. The same function lays a
-prompt out in training and in use. The instruction and the layout that a model was trained with
-travel in its configuration.
+A prompt is: ids, then for each modality boundary, vectors, boundary, then ids; the answer follows
+directly. Which ids, a named layout says; one is made for each generation of tokenizer. The same
+function lays a prompt out in training and in use. The instruction and the layout that a model was
+trained with travel in its configuration.
 """
 
 from collections.abc import Callable
@@ -66,12 +66,17 @@ TRANSCRIBE = {language: texts[0] for language, texts in INSTRUCTIONS["transcribe
 
 CHANGED = "prompt_changed"
 
+# The order of X-LLM: what is seen, then what is said.
+MODALITIES = ("image", "video", "speech")
+
 
 class PromptIds(NamedTuple):
-    """Token ids around the speech of one prompt."""
+    """Token ids around what a prompt shows and lets hear."""
 
     before: list[int]
     after: list[int]
+    # Ids before and after each modality; None where learnt vectors stand there.
+    tags: dict[str, tuple[list[int], list[int]]] | None = None
 
 
 class ChosenPrompt(NamedTuple):
@@ -131,11 +136,6 @@ def lay_out(tokenizer: Encoder, instruction: str, layout: str = "plain") -> Prom
     return LAYOUTS[layout](tokenizer, instruction)
 
 
-def has_boundaries(layout: str) -> bool:
-    """Say whether learnt vectors stand around the speech; X-LLM spells its boundaries as text."""
-    return not layout.startswith("xllm")
-
-
 def choose_prompt(
     tokenizer: Encoder, trained: PromptConfig, instruction: str | None = None
 ) -> ChosenPrompt:
@@ -165,9 +165,12 @@ def _chatglm(tokenizer: Encoder, instruction: str) -> PromptIds:
 
 def _xllm(tokenizer: Encoder, instruction: str) -> PromptIds:
     """Spell the boundaries as text, as X-LLM does: ordinary words, not tokens of their own."""
-    inner = _chatglm(tokenizer, instruction)
-    opening, closing = tokenizer.encode("<Speech>"), tokenizer.encode("</Speech>")
-    return PromptIds(opening, [*closing, *inner.after])
+    names = {modality: modality.capitalize() for modality in MODALITIES}
+    tags = {
+        modality: (tokenizer.encode(f"<{name}>"), tokenizer.encode(f"</{name}>"))
+        for modality, name in names.items()
+    }
+    return _chatglm(tokenizer, instruction)._replace(tags=tags)
 
 
 def _xllm_question(tokenizer: Encoder, instruction: str) -> PromptIds:

@@ -33,6 +33,23 @@ class Alternative:
 
 
 @dataclass(frozen=True)
+class TextToken:
+    """A token of the language model, and what else it might have written there.
+
+    Attributes:
+        text: what the token adds to the text of its segment.
+        log_prob: natural logarithm of its probability.
+        entropy: nats, of all that might have followed; 0 if the model was sure.
+        alternatives: likeliest tokens and their log-probabilities, best first.
+    """
+
+    text: str
+    log_prob: float
+    entropy: float
+    alternatives: tuple[tuple[str, float], ...] = ()
+
+
+@dataclass(frozen=True)
 class Segment:
     """A stretch of audio that was recognised in one piece."""
 
@@ -41,6 +58,7 @@ class Segment:
     text: str
     words: tuple[Word, ...] = ()
     alternatives: tuple[Alternative, ...] = ()  # best first, if they were asked for
+    tokens: tuple[TextToken, ...] = ()  # if they were asked for
 
 
 @dataclass(frozen=True)
@@ -112,7 +130,13 @@ class Transcript:
 def _segment(values: Mapping[str, Any]) -> Segment:
     words = tuple(Word(**word) for word in values["words"])
     others = tuple(Alternative(**other) for other in values.get("alternatives", ()))
-    return Segment(**{**values, "words": words, "alternatives": others})
+    tokens = tuple(_token(token) for token in values.get("tokens", ()))
+    return Segment(**{**values, "words": words, "alternatives": others, "tokens": tokens})
+
+
+def _token(values: Mapping[str, Any]) -> TextToken:
+    alternatives = tuple((text, log_prob) for text, log_prob in values["alternatives"])
+    return TextToken(**{**values, "alternatives": alternatives})
 
 
 def _without_tuples(value: Any) -> Any:

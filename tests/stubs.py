@@ -25,7 +25,7 @@ class StubTokenizer:
 class StubBundle:
     def __init__(self, languages=("en",)):
         self.model = torch.nn.Identity()
-        self.tokenizer = StubTokenizer()
+        self.tokenizer, self.speech_tokenizer = StubTokenizer(), None
         self.languages = languages
 
 
@@ -37,8 +37,8 @@ class StubRecognise:
         self.finish_reason = "stop"
         self.most_rows = 1000
 
-    def __call__(self, model, waveforms, lengths, *, prompt, options):
-        self.prompt, self.options = prompt, options
+    def __call__(self, model, waveforms, lengths, how):
+        self.how = how
         if len(waveforms) > self.most_rows:
             raise torch.OutOfMemoryError
         assert waveforms.dtype == torch.float32

@@ -37,9 +37,9 @@ def sound():
     return waveforms, torch.tensor([16_000, 12_000])
 
 
-def stuck(reader, embeddings, mask, requests):
+def stuck(reader, embeddings, mask, requests, acceptance=None):
     """Answer with a loop, as a search that was stopped does."""
-    return [Answer(r.bound, r.fires, [5] * 9, [-0.1] * 9, "repetition", 9) for r in requests]
+    return [Answer(r.bound, r.heard, [5] * 9, [-0.1] * 9, "repetition", 9) for r in requests]
 
 
 @pytest.mark.parametrize(
@@ -83,9 +83,9 @@ def test_a_loop_is_named_when_the_answer_is_finished():
 
 def test_a_loop_stops_the_search_early():
     prompt, mask = torch.zeros(1, 3, 4), torch.ones(1, 3, dtype=torch.bool)
-    (stopped,) = write(Stuck(), prompt, mask, [Request([], 40, fires=2)])
+    (stopped,) = write(Stuck(), prompt, mask, [Request([], 40, heard=2)])
     assert (stopped.finish_reason, stopped.ids) == ("repetition", [5] * 4)
-    (heard,) = write(Stuck(), prompt, mask, [Request([], 4, fires=4)])
+    (heard,) = write(Stuck(), prompt, mask, [Request([], 4, heard=4)])
     assert (heard.finish_reason, heard.ids) == ("length", [5] * 4)
     (unguarded,) = write(Stuck(), prompt, mask, [Request([], 40)])
     assert len(unguarded.ids) == 40

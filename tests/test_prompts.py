@@ -17,7 +17,6 @@ from llmasr.prompts import (
     TRANSCRIBE,
     PromptIds,
     choose_prompt,
-    has_boundaries,
     lay_out,
 )
 
@@ -52,7 +51,7 @@ def test_a_plain_prompt_begins_with_the_begin_id_and_ends_with_the_instruction(i
 
 @pytest.mark.parametrize("instruction", ["", *TEXTS])
 def test_chatglm_hears_speech_first_inside_the_prefix_that_sees_itself(instruction):
-    before, after = lay_out(V1, instruction, "chatglm")
+    before, after, _ = lay_out(V1, instruction, "chatglm")
     assert before == []
     assert after == V1.build_chat(instruction)
     assert after[-2:] == [V1.gmask_id, V1.bos_id]
@@ -60,16 +59,18 @@ def test_chatglm_hears_speech_first_inside_the_prefix_that_sees_itself(instructi
 
 @pytest.mark.parametrize("instruction", TEXTS)
 def test_xllm_spells_its_boundaries_as_text(instruction):
-    before, after = lay_out(V1, instruction, "xllm")
-    assert V1.decode(before) == "<Speech>"
-    assert after == [*V1.encode("</Speech>"), *lay_out(V1, instruction, "chatglm").after]
+    before, after, tags = lay_out(V1, instruction, "xllm")
+    assert before == []
+    assert after == lay_out(V1, instruction, "chatglm").after
+    assert tags["speech"] == (V1.encode("<Speech>"), V1.encode("</Speech>"))
+    assert tags["image"] == (V1.encode("<Image>"), V1.encode("</Image>"))
     question = lay_out(V1, instruction, "xllm_question")
     assert V1.decode(question.after).endswith(V1.decode(V1.encode(f"问：{instruction}\n答：")))
 
 
 @pytest.mark.parametrize("instruction", ["", *TEXTS])
 def test_chatglm2_hears_speech_at_the_start_of_its_first_question(instruction):
-    before, after = lay_out(V2, instruction, "chatglm2")
+    before, after, _ = lay_out(V2, instruction, "chatglm2")
     assert before + after == V2.build_chat(instruction)
     assert before[:2] == [V2.gmask_id, V2.sop_id]
     assert V2.decode(before).endswith("问：")
@@ -77,7 +78,7 @@ def test_chatglm2_hears_speech_at_the_start_of_its_first_question(instruction):
 
 @pytest.mark.parametrize("instruction", TEXTS)
 def test_chatglm3_hears_speech_at_the_start_of_the_turn_of_the_user(instruction):
-    before, after = lay_out(V3, instruction, "chatglm3")
+    before, after, _ = lay_out(V3, instruction, "chatglm3")
     line = V3.encode("\n")
     assert before + after == [*V3.build_chat(instruction), *line]
     assert before == [V3.gmask_id, V3.sop_id, V3.id_of("<|user|>"), *line]
@@ -88,7 +89,7 @@ def test_glm4_hears_speech_at_the_start_of_the_turn_of_the_user(tmp_path):
     tokenizer = json_tokenizer(tmp_path, specials)
     gmask, sop, user, assistant = map(tokenizer.id_of, specials)
     line = tokenizer.encode("\n")
-    before, after = lay_out(tokenizer, "write", tokenizer.layout)
+    before, after, _ = lay_out(tokenizer, "write", tokenizer.layout)
     assert before == [gmask, sop, user, *line]
     assert after == [*tokenizer.encode("write"), assistant, *line]
 
@@ -98,7 +99,7 @@ def test_any_other_model_hears_speech_in_the_slot_of_its_chat_template(tmp_path)
     tokenizer = json_tokenizer(tmp_path, specials, TEMPLATE)
     user, assistant, end = map(tokenizer.id_of, specials)
     text = "write <|end|>"
-    before, after = lay_out(tokenizer, text, tokenizer.layout)
+    before, after, _ = lay_out(tokenizer, text, tokenizer.layout)
     assert before == [user]
     assert after == [*tokenizer.encode(text), end, assistant]
     assert after.count(end) == 1
@@ -145,7 +146,10 @@ def test_a_tokenizer_names_a_layout_that_suits_it(tokenizer):
 
 
 def test_only_xllm_has_no_learnt_boundaries():
-    assert {layout for layout in LAYOUTS if not has_boundaries(layout)} == {"xllm", "xllm_question"}
+    spelled = {
+        layout for layout, tokenizer in BY_LAYOUT.items() if lay_out(tokenizer, "", layout).tags
+    }
+    assert spelled == {"xllm", "xllm_question"}
 
 
 def test_every_task_has_instructions_in_both_languages_and_none_twice():

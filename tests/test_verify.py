@@ -14,7 +14,7 @@ from llmasr import Recognizer, load_audio, verify_batch
 from llmasr.api import ASSETS
 from llmasr.decoding import consistency, greedy
 from llmasr.decoding.drafts import Draft, retokenised
-from llmasr.decoding.greedy import recognise
+from llmasr.decoding.greedy import Decoding, recognise
 from llmasr.decoding.hypothesis import Request, check_room
 from llmasr.decoding.verify import Acceptance, can_take_back, draft_and_verify
 from llmasr.models.checkpoint import load_pretrained
@@ -297,20 +297,23 @@ def test_recognition_is_that_of_greedy_search(bundle, sound):
 def test_a_language_model_with_its_own_tokenizer_gets_the_text(bundle, sound):
     hypothesis = recognise(bundle.model, *sound)[0]
     source = retokenised(bundle.tokenizer, bundle.tokenizer)
-    assert bundle.tokenizer.decode(source(hypothesis.draft_ids)) == bundle.tokenizer.decode(
+    assert bundle.tokenizer.decode(source(hypothesis.draft_ids).ids) == bundle.tokenizer.decode(
         hypothesis.draft_ids
     )
-    assert recognise(bundle.model, *sound, draft=source)[0].token_ids == hypothesis.token_ids
+    assert (
+        recognise(bundle.model, *sound, Decoding(draft=source))[0].token_ids == hypothesis.token_ids
+    )
 
 
 def test_a_confident_hypothesis_passes_the_gate_and_says_so(bundle, sound, monkeypatch):
-    open_gate = recognise(bundle.model, *sound, gate=1e9)
+    open_gate = recognise(bundle.model, *sound, Decoding(acceptance=Acceptance(gate=1e9)))
     for hypothesis in open_gate:
         assert hypothesis.token_ids == hypothesis.draft_ids
         assert (hypothesis.finish_reason, hypothesis.flags) == ("stop", ("gated",))
         assert hypothesis.llm_forwards == 0
         assert all(log_prob < 0 for log_prob in hypothesis.log_probs)
-    closed, plain = recognise(bundle.model, *sound, gate=0.0), recognise(bundle.model, *sound)
+    never = Decoding(acceptance=Acceptance(gate=0.0))
+    closed, plain = recognise(bundle.model, *sound, never), recognise(bundle.model, *sound)
     without_times = [dataclasses.replace(each, timings={}) for each in plain]
     assert [dataclasses.replace(each, timings={}) for each in closed] == without_times
 
@@ -342,8 +345,8 @@ def test_a_batch_is_compared_with_its_files_alone(bundle, sound):
 
 
 def test_a_batch_that_differs_is_told(sound, bundle, monkeypatch):
-    def forgetful(model, waveforms, lengths):
-        found = recognise(model, waveforms, lengths)
+    def forgetful(model, waveforms, lengths, how):
+        found = recognise(model, waveforms, lengths, how)
         return [dataclasses.replace(each, token_ids=each.token_ids[len(found) :]) for each in found]
 
     monkeypatch.setattr(consistency, "recognise", forgetful)

@@ -14,7 +14,7 @@ from llmasr.decoding.greedy import max_new_tokens, recognise
 from llmasr.models.checkpoint import load_pretrained, save_pretrained
 from llmasr.models.language.base import count_places
 from llmasr.models.splice import splice
-from llmasr.models.xllm import XLLM
+from llmasr.models.xllm import XLLM, speech_rows
 from llmasr.prompts import lay_out
 
 TINY = ASSETS / "tiny-test"
@@ -44,9 +44,9 @@ def test_splice_pads_on_the_left_and_changes_nothing_else():
 def test_a_prompt_holds_words_boundaries_and_speech_in_order(bundle):
     model = bundle.model
     speech = torch.randn(2, 3, 32)
-    pieces = torch.cat(model.prompt_pieces(speech, torch.tensor([3, 2]))[1])
+    pieces = torch.cat(model.prompt_pieces(speech_rows(speech, torch.tensor([3, 2])))[1])
     table = model.language_model.get_input_embeddings().weight
-    before, after = model.prompt
+    before, after, _ = model.prompt
     assert torch.equal(pieces[: len(before)], table[before])
     assert torch.equal(pieces[len(before)], model.boundaries["speech"][0])
     assert torch.equal(pieces[len(before) + 1 : len(before) + 3], speech[1, :2])
@@ -85,7 +85,7 @@ def test_a_row_reads_the_same_alone_and_in_a_batch(bundle, sound):
         assert alone.token_ids == together[row].token_ids
         assert alone.draft_ids == together[row].draft_ids
         assert alone.log_probs == pytest.approx(together[row].log_probs, abs=1e-5)
-        assert alone.fire_times == pytest.approx(together[row].fire_times, abs=1e-3)
+        assert alone.draft_times == pytest.approx(together[row].draft_times, abs=1e-3)
 
 
 def test_greedy_tokens_equal_those_of_transformers_generate(bundle, sound):
@@ -93,7 +93,7 @@ def test_greedy_tokens_equal_those_of_transformers_generate(bundle, sound):
     model = bundle.model
     with torch.inference_mode():
         speech, counts = model.speech(*model.speech.features(waveforms[:1], lengths[:1]))
-        embeddings, mask = splice(model.prompt_pieces(speech, counts))
+        embeddings, mask = splice(model.prompt_pieces(speech_rows(speech, counts)))
         expected = model.language_model.generate(
             inputs_embeds=embeddings, attention_mask=mask.long(), do_sample=False,
             max_new_tokens=max_new_tokens(int(counts[0])),
@@ -109,7 +109,7 @@ def test_log_probs_equal_a_full_forward_pass(bundle, sound):
     hypothesis = recognise(model, waveforms[:1], lengths[:1])[0]
     with torch.inference_mode():
         speech, counts = model.speech(*model.speech.features(waveforms[:1], lengths[:1]))
-        pieces = model.prompt_pieces(speech, counts)
+        pieces = model.prompt_pieces(speech_rows(speech, counts))
         pieces[0].append(model.embed(hypothesis.token_ids))
         embeddings, mask = splice(pieces)
         logits = model.language_model(inputs_embeds=embeddings, attention_mask=mask.long()).logits

@@ -15,11 +15,11 @@ from torch import Tensor
 
 from llmasr.audio import AudioSource
 from llmasr.decoding.batching import Piece, batches, cut, pad, read
-from llmasr.decoding.greedy import recognise
+from llmasr.decoding.greedy import Decoding, draft_source, recognise
 from llmasr.decoding.verify import pad_ids
 from llmasr.models.checkpoint import Bundle
 from llmasr.models.splice import splice
-from llmasr.models.xllm import XLLM
+from llmasr.models.xllm import XLLM, speech_rows
 
 BATCH_SECONDS = 120.0
 
@@ -88,7 +88,8 @@ def verify_batch(
 
 def _recognise(bundle: Bundle, pieces: Sequence[Piece]) -> list[list[int]]:
     waveforms, lengths = _on_device(bundle.model, pieces)
-    return [hypothesis.token_ids for hypothesis in recognise(bundle.model, waveforms, lengths)]
+    how = Decoding(draft=draft_source(bundle))
+    return [found.token_ids for found in recognise(bundle.model, waveforms, lengths, how)]
 
 
 def _logits(
@@ -101,7 +102,9 @@ def _logits(
     if not speaking:
         return found
     vectors = model.speech.adaptor(heard.tokens[speaking])
-    prompts, mask = splice(model.prompt_pieces(vectors, heard.cif.token_lengths[speaking]))
+    prompts, mask = splice(
+        model.prompt_pieces(speech_rows(vectors, heard.cif.token_lengths[speaking]))
+    )
     ids, real = pad_ids([answers[row] for row in speaking], prompts.device)
     logits, _ = model.reader.read(
         torch.cat([prompts, model.reader.embed(ids)], 1), torch.cat([mask, real], 1),

@@ -3,14 +3,25 @@
 Pure arithmetic over token ids; this file calls no network.
 """
 
+from bisect import bisect_left
 from collections.abc import Callable, Sequence
-from typing import Protocol
-
-# Turns the ids of the CIF hypothesis into ids of the language model.
-DraftSource = Callable[[Sequence[int]], list[int]]
+from itertools import accumulate, pairwise
+from typing import NamedTuple, Protocol
 
 
-class Decoder(Protocol):
+class Heard(NamedTuple):
+    """The CIF hypothesis in ids of the language model."""
+
+    ids: list[int]
+    # Where each id ends, counted in fires: 2.5 is in the middle of the third.
+    ends: list[float]
+
+
+# Turns the ids of the CIF hypothesis, one a fire, into ids of the language model.
+DraftSource = Callable[[Sequence[int]], Heard]
+
+
+class Speller(Protocol):
     """Ids to text."""
 
     def decode(self, ids: list[int]) -> str:
@@ -18,22 +29,62 @@ class Decoder(Protocol):
         ...
 
 
-class Encoder(Protocol):
-    """Text to ids."""
+class Encoder(Speller, Protocol):
+    """Text to ids, and back."""
 
     def encode(self, text: str) -> list[int]:
         """Return the ids of ``text``, without special ids."""
         ...
 
 
-def same_ids(hypothesis: Sequence[int]) -> list[int]:
+def same_ids(hypothesis: Sequence[int]) -> Heard:
     """Return the CIF hypothesis itself: speech interface and language model share a vocabulary."""
-    return list(hypothesis)
+    return Heard(list(hypothesis), [float(fire) for fire in range(1, len(hypothesis) + 1)])
 
 
-def retokenised(speech: Decoder, language: Encoder) -> DraftSource:
-    """Return a source of drafts for a language model with a vocabulary of its own."""
-    return lambda hypothesis: language.encode(speech.decode(list(hypothesis)))
+def retokenised(speech: Speller, language: Encoder) -> DraftSource:
+    """Return a source of drafts for a language model with a vocabulary of its own.
+
+    The letters of a fire share its time equally.
+    """
+
+    def source(hypothesis: Sequence[int]) -> Heard:
+        fire_letters = list(accumulate(map(len, spell(speech, hypothesis))))
+        ids = language.encode(speech.decode(list(hypothesis)))
+        token_letters = accumulate(map(len, spell(language, ids)))
+        return Heard(ids, [_fires_at(letter, fire_letters) for letter in token_letters])
+
+    return source
+
+
+def spell(tokenizer: Speller, ids: Sequence[int]) -> list[str]:
+    """Return what each id adds to the text of all, which these parts make up when joined.
+
+    A space belongs to the word after it. Part of a letter, as one byte of several, adds nothing;
+    the id that completes the letter adds it.
+    """
+    text = tokenizer.decode(list(ids))
+    ends = [0]
+    for count in range(1, len(ids)):
+        begun = tokenizer.decode(list(ids[:count])).rstrip()
+        ends.append(max(ends[-1], _num_shared(begun, text)))
+    ends += [len(text)] * bool(ids)
+    return [text[start:end] for start, end in pairwise(ends)]
+
+
+def _num_shared(one: str, other: str) -> int:
+    """Return how many letters two texts share at their beginning."""
+    pairs = enumerate(zip(one, other, strict=False))
+    return next((i for i, (a, b) in pairs if a != b), min(len(one), len(other)))
+
+
+def _fires_at(letter: int, fire_letters: Sequence[int]) -> float:
+    """Return how many fires it takes to say so many letters."""
+    if not fire_letters or letter >= fire_letters[-1]:
+        return float(len(fire_letters))
+    fire = bisect_left(fire_letters, letter)
+    before = fire_letters[fire - 1] if fire else 0
+    return fire + (letter - before) / (fire_letters[fire] - before)
 
 
 class Draft:

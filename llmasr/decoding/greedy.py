@@ -8,32 +8,60 @@ Letters: B batch, S samples, L positions, N fires, H LM width, V vocabulary.
 
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import partial
 
 import torch
 from torch import Tensor
 
 from llmasr.decoding import guards
-from llmasr.decoding.drafts import DraftSource, same_ids
+from llmasr.decoding.drafts import DraftSource, Heard, retokenised, same_ids
 from llmasr.decoding.hypothesis import (
     Answer,
     Hypothesis,
     Request,
     Search,
     check_room,
+    lack_of_room,
     max_new_tokens,
 )
-from llmasr.decoding.search import SearchOptions, search_each, seed_of
+from llmasr.decoding.search import SearchOptions, inspect, search_each, seed_of
 from llmasr.decoding.search import search as beam_search
-from llmasr.decoding.timestamps import align
-from llmasr.decoding.verify import can_take_back, draft_and_verify
+from llmasr.decoding.timestamps import align, times_at
+from llmasr.decoding.verify import EXACT, Acceptance, can_take_back, draft_and_verify
+from llmasr.models.checkpoint import Bundle
 from llmasr.models.language.base import LanguageModel
 from llmasr.models.speech import SpeechTokens
 from llmasr.models.splice import splice
-from llmasr.models.xllm import XLLM
+from llmasr.models.xllm import XLLM, speech_rows
 from llmasr.prompts import PromptIds
 
 RETRY = SearchOptions(beam_size=4)
+
+
+@dataclass(frozen=True)
+class Decoding:
+    """How answers are found; the defaults give those of greedy search.
+
+    Attributes:
+        prompt: another one than that of training.
+        search: beams or samples instead of drafts.
+        acceptance: which tokens of a draft stand.
+        alternatives: likeliest tokens to name for each token of an answer; 0 for no details.
+        draft: turns the CIF hypothesis into ids of the language model.
+    """
+
+    prompt: PromptIds | None = None
+    search: SearchOptions | None = None
+    acceptance: Acceptance = EXACT
+    alternatives: int = 0
+    draft: DraftSource = same_ids
+
+    def __post_init__(self) -> None:
+        if self.alternatives < 0:
+            raise ValueError(f"alternatives is {self.alternatives}; it must be 0 or more")
+        if self.search is not None and self.acceptance != EXACT:
+            raise ValueError("search and acceptance are both given; beams and samples use no draft")
 
 
 @torch.inference_mode()
@@ -41,68 +69,65 @@ def recognise(
     model: XLLM,
     waveforms: Tensor,
     lengths: Tensor,
+    how: Decoding = Decoding(),
     *,
     search: Search | None = None,
-    draft: DraftSource = same_ids,
-    gate: float | None = None,
-    prompt: PromptIds | None = None,
-    options: SearchOptions | None = None,
 ) -> list[Hypothesis]:
     """Transcribe a batch.
 
     Where nothing fires, the language model is not asked and the answer is empty. An answer that
     begins to repeat itself beyond what was heard is stopped, tried once more with beams, and
-    flagged.
+    flagged. One that might not fit into the language model fails before it is begun.
 
     Args:
         model: in eval mode.
         waveforms: [B, S] float, 16 kHz, zero padded on the right, on the model's device.
         lengths: [B] int64 samples.
-        search: how the language model answers; by default with drafts, or with `write` if it
-            cannot take back what it has read.
-        draft: turns the CIF hypothesis into a draft of the answer.
-        gate: entropy in nats; a CIF hypothesis of which no token has more is the answer, flagged
-            "gated", and the language model is not asked. None: it is always asked.
-        prompt: another one than that of training.
-        options: beams or samples instead of ``search``.
+        how: see :class:`Decoding`.
+        search: a search to use instead of the one that ``how`` asks for.
 
     Returns:
         One hypothesis per row, the same as if the row had been alone.
-
-    Raises:
-        ValueError: a prompt and its answer are longer than what the language model reads.
     """
     began = time.perf_counter()
     heard = model.speech.listen(*model.speech.features(waveforms, lengths))
     fires = heard.cif.token_lengths.tolist()
-    drafts = _each(heard.token_logits.argmax(-1), fires)
+    drafts = [how.draft(ids) for ids in _each(heard.token_logits.argmax(-1), fires)]
     seconds = _each(heard.cif.fire_times * model.config.speech.encoder.frame_seconds, fires)
-    requests = [
-        Request(draft(ids), max_new_tokens(count), count)
-        for ids, count in zip(drafts, fires, strict=True)
-    ]
+    requests = [_request(draft, count) for draft, count in zip(drafts, fires, strict=True)]
     listened = time.perf_counter()
-    answers = _confident(heard, requests, gate)
+    answers = _confident(heard, requests, how.acceptance.gate)
+    pieces = _prompts(model, heard, answers, how.prompt)
     asked = [index for index, answer in enumerate(answers) if not answer.finish_reason]
     if asked:
-        if options is not None:
+        if how.search is not None and search is None:
             seeds = [seed_of(waveforms[index, : lengths[index]]) for index in asked]
-            search = partial(search_each, options=options, seeds=seeds)
-        search = search or (draft_and_verify if can_take_back(model.reader) else write)
-        vectors = model.speech.adaptor(heard.tokens[asked])
-        pieces = model.prompt_pieces(vectors, heard.cif.token_lengths[asked], prompt)
-        found = search(model.reader, *splice(pieces), [requests[index] for index in asked])
-        for index, answer, parts in zip(asked, found, pieces, strict=True):
+            search = partial(search_each, options=how.search, seeds=seeds)
+        search = search or _greedy(model, how.acceptance)
+        prompts = [pieces[index] for index in asked]
+        found = search(model.reader, *splice(prompts), [requests[index] for index in asked])
+        for index, answer, parts in zip(asked, found, prompts, strict=True):
             if answer.finish_reason == "repetition":
                 answer = _second_attempt(model.reader, torch.cat(parts), answer)
-            seen = guards.flags(answer.ids, align(answer.ids, drafts[index]), fires[index])
+            places = align(answer.ids, drafts[index].ids)
+            seen = guards.flags(answer.ids, places, requests[index].heard or 0)
             answer.flags = tuple(dict.fromkeys((*answer.flags, *seen)))
+            if how.alternatives:
+                prompt = torch.cat(parts)
+                answer.tokens = tuple(inspect(model.reader, prompt, answer.ids, how.alternatives))
             answers[index] = answer
     timings = {"acoustic": listened - began, "language_model": time.perf_counter() - listened}
     return [
-        _hypothesis(answer, ids, times, timings)
-        for answer, ids, times in zip(answers, drafts, seconds, strict=True)
+        _hypothesis(answer, draft, times, timings)
+        for answer, draft, times in zip(answers, drafts, seconds, strict=True)
     ]
+
+
+def draft_source(bundle: Bundle) -> DraftSource:
+    """Return what turns the CIF hypotheses of a model into ids of its language model."""
+    if bundle.speech_tokenizer is None:
+        return same_ids
+    return retokenised(bundle.speech_tokenizer, bundle.tokenizer)
 
 
 @torch.inference_mode()
@@ -121,7 +146,7 @@ def write(
         ValueError: a prompt and its answer do not fit; see :func:`check_room`.
     """
     check_room(reader, mask, requests)
-    answers = [Answer(request.bound, request.fires) for request in requests]
+    answers = [Answer(request.bound, request.heard) for request in requests]
     prompt_lengths = mask.sum(1)
     logits, cache = reader.read(embeddings, mask, prompt_lengths, keep=1)
     while True:
@@ -137,11 +162,39 @@ def write(
         logits, cache = reader.read(vectors, mask, prompt_lengths, cache, keep=1)
 
 
+def _request(draft: Heard, fires: int) -> Request:
+    """Bound an answer by what was heard, in tokens of the vocabulary that has more of them."""
+    heard = max(fires, len(draft.ids))
+    return Request(draft.ids, max_new_tokens(heard), heard)
+
+
+def _greedy(model: XLLM, acceptance: Acceptance) -> Search:
+    """Return the search with drafts, or the plain one if what was read cannot be taken back."""
+    if can_take_back(model.reader):
+        return partial(draft_and_verify, acceptance=acceptance)
+    if not acceptance.takes_best:
+        raise ValueError(f"acceptance is {acceptance}; this language model cannot verify drafts")
+    return write
+
+
+def _prompts(
+    model: XLLM, heard: SpeechTokens, answers: Sequence[Answer], prompt: PromptIds | None
+) -> list[list[Tensor]]:
+    """Return the pieces of every row's prompt; a row whose answer might not fit fails."""
+    rows = speech_rows(model.speech.adaptor(heard.tokens), heard.cif.token_lengths)
+    pieces = model.prompt_pieces(rows, prompt)
+    for answer, parts in zip(answers, pieces, strict=True):
+        problem = lack_of_room(model.reader, sum(map(len, parts)), answer.bound)
+        if problem and not answer.finish_reason:
+            answer.finish_reason, answer.error = "failed", problem
+    return pieces
+
+
 def _second_attempt(reader: LanguageModel, prompt: Tensor, first: Answer) -> Answer:
     """Try an answer that ran into a loop once more, with beams; a loop again keeps the first."""
     first.flags = (*first.flags, guards.REPETITION)
     found = beam_search(reader, prompt, first.bound, RETRY)[0]
-    second = Answer(first.bound, first.fires, forwards=first.forwards + len(found.log_probs) + 1)
+    second = Answer(first.bound, first.heard, forwards=first.forwards + len(found.log_probs) + 1)
     for token, log_prob in zip(found.token_ids, found.log_probs, strict=False):
         second.take(token, log_prob, reader.stop_ids)
     if second.finish_reason == "repetition":
@@ -155,7 +208,7 @@ def _confident(
     heard: SpeechTokens, requests: Sequence[Request], gate: float | None
 ) -> list[Answer]:
     """Return an answer per row, finished where the language model need not be asked."""
-    answers = [Answer(request.bound, request.fires) for request in requests]
+    answers = [Answer(request.bound, request.heard) for request in requests]
     fires = heard.cif.token_lengths.tolist()
     for answer, count in zip(answers, fires, strict=True):
         if not count:
@@ -184,20 +237,22 @@ def _take_over(answer: Answer, request: Request, log_probs: Sequence[float]) -> 
 
 
 def _hypothesis(
-    answer: Answer, draft: list[int], times: list[float], timings: dict[str, float]
+    answer: Answer, draft: Heard, times: list[float], timings: dict[str, float]
 ) -> Hypothesis:
     assert answer.finish_reason, "a search returns finished answers"
     return Hypothesis(
         answer.ids,
         answer.log_probs,
-        draft,
-        times,
+        draft.ids,
+        times_at(draft.ends, times),
         answer.finish_reason,
         timings,
         answer.forwards,
         answer.accepted,
         answer.flags,
         answer.alternatives,
+        answer.tokens,
+        answer.error,
     )
 
 

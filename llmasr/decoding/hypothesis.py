@@ -13,9 +13,9 @@ from torch import Tensor
 from llmasr.decoding.guards import looping
 from llmasr.models.language.base import LanguageModel
 
-TOKENS_PER_FIRE, EXTRA_TOKENS = 1.5, 8
+TOKENS_PER_HEARD, EXTRA_TOKENS = 1.5, 8
 
-FinishReason = Literal["stop", "length", "repetition", "silence"]
+FinishReason = Literal["stop", "length", "repetition", "silence", "failed"]
 
 
 @dataclass(frozen=True)
@@ -32,6 +32,15 @@ class Candidate:
         return sum(self.log_probs) / max(len(self.log_probs), 1)
 
 
+class Token(NamedTuple):
+    """What the language model thought when it wrote a token."""
+
+    token_id: int
+    log_prob: float  # natural
+    entropy: float  # nats, of the whole distribution
+    alternatives: tuple[tuple[int, float], ...]  # likeliest ids and their log-probabilities
+
+
 @dataclass(frozen=True)
 class Hypothesis:
     """What one stretch of audio says, and how that was found.
@@ -44,14 +53,16 @@ class Hypothesis:
 
     token_ids: list[int]  # written by the language model, without the end id
     log_probs: list[float]  # natural log, one per token
-    draft_ids: list[int]  # the CIF hypothesis, one id per fire
-    fire_times: list[float]  # seconds from the start of the audio, the end of each fire's token
+    draft_ids: list[int]  # the CIF hypothesis, in ids of the language model
+    draft_times: list[float]  # seconds from the start of the audio, the end of each of them
     finish_reason: FinishReason
     timings: dict[str, float] = field(default_factory=dict)  # seconds spent on the whole batch
     llm_forwards: int = 0  # calls of the language model in which this utterance took part
     accepted_tokens: int = 0  # of `token_ids`, those that a draft had foreseen
     flags: tuple[str, ...] = ()
     alternatives: tuple[Candidate, ...] = ()  # other answers, best first, if they were asked for
+    tokens: tuple[Token, ...] = ()  # of `token_ids`, if they were asked for
+    error: str | None = None  # why it failed
 
 
 class Request(NamedTuple):
@@ -59,7 +70,7 @@ class Request(NamedTuple):
 
     draft: list[int]  # a guess of the answer; it may be wrong, too long or empty
     bound: int  # most tokens of the answer
-    fires: int | None = None  # tokens that were heard, to tell loops; None lets them run
+    heard: int | None = None  # tokens that were heard, to tell loops; None lets them run
 
 
 class Search(Protocol):
@@ -81,7 +92,7 @@ class Answer:
     """The answer that is growing for one utterance."""
 
     bound: int
-    fires: int | None = None
+    heard: int | None = None
     ids: list[int] = field(default_factory=list)
     log_probs: list[float] = field(default_factory=list)
     finish_reason: FinishReason | None = None
@@ -89,6 +100,8 @@ class Answer:
     accepted: int = 0
     flags: tuple[str, ...] = ()
     alternatives: tuple[Candidate, ...] = ()
+    tokens: tuple[Token, ...] = ()
+    error: str | None = None
 
     def take(self, token: int, log_prob: float, stop_ids: frozenset[int]) -> None:
         """Add the next token, or finish: at a stop id, in a loop, or at the bound."""
@@ -99,15 +112,15 @@ class Answer:
             return
         self.ids.append(token)
         self.log_probs.append(log_prob)
-        if self.fires is not None and looping(self.ids, self.fires):
+        if self.heard is not None and looping(self.ids, self.heard):
             self.finish_reason = "repetition"
         elif len(self.ids) >= self.bound:
             self.finish_reason = "length"
 
 
-def max_new_tokens(fires: int) -> int:
-    """Return how many tokens an utterance with so many fires may have: 1.5 * fires + 8."""
-    return int(TOKENS_PER_FIRE * fires) + EXTRA_TOKENS
+def max_new_tokens(heard: int) -> int:
+    """Return how many tokens an utterance may have in which so many were heard: 1.5 * heard + 8."""
+    return int(TOKENS_PER_HEARD * heard) + EXTRA_TOKENS
 
 
 def check_room(reader: LanguageModel, mask: Tensor, requests: Sequence[Request]) -> None:
@@ -116,12 +129,16 @@ def check_room(reader: LanguageModel, mask: Tensor, requests: Sequence[Request])
     Raises:
         ValueError: prompt and longest possible answer together exceed `reader.max_length`.
     """
-    if reader.max_length is None:
-        return
     for row, (length, request) in enumerate(zip(mask.sum(1).tolist(), requests, strict=True)):
-        if length + request.bound > reader.max_length:
-            raise ValueError(
-                f"utterance {row}: a prompt of {length} places and an answer of up to "
-                f"{request.bound} make {length + request.bound}; the language model reads at most "
-                f"{reader.max_length}"
-            )
+        if problem := lack_of_room(reader, length, request.bound):
+            raise ValueError(f"utterance {row}: {problem}")
+
+
+def lack_of_room(reader: LanguageModel, length: int, bound: int) -> str | None:
+    """Say why a prompt of so many places and its longest answer do not fit; None if they do."""
+    if reader.max_length is None or length + bound <= reader.max_length:
+        return None
+    return (
+        f"a prompt of {length} places and an answer of up to {bound} make {length + bound}; "
+        f"the language model reads at most {reader.max_length}"
+    )

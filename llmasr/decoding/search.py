@@ -10,12 +10,12 @@ Letters: L places of a prompt, H LM width, N tokens of an answer, K candidates, 
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from llmasr.decoding.hypothesis import Answer, Candidate, Request, check_room
+from llmasr.decoding.hypothesis import Answer, Candidate, Request, Token, check_room
 from llmasr.decoding.verify import pad_ids
 from llmasr.models.language.base import LanguageModel
 
@@ -60,15 +60,6 @@ class SearchOptions:
             raise ValueError(
                 f"n_best is {self.n_best}; allowed: at most beam_size, which is {self.beam_size}"
             )
-
-
-class Token(NamedTuple):
-    """What the language model thought when it wrote a token."""
-
-    token_id: int
-    log_prob: float  # natural
-    entropy: float  # nats, of the whole distribution
-    alternatives: tuple[tuple[int, float], ...]  # likeliest ids and their log-probabilities
 
 
 @torch.inference_mode()
@@ -119,7 +110,7 @@ def search_each(
     for vectors, real, request, seed in zip(embeddings, mask, requests, seeds, strict=True):
         found = search(reader, vectors[real], request.bound, options, seed)
         best = found[0]
-        answer = Answer(request.bound, request.fires, list(best.token_ids))
+        answer = Answer(request.bound, request.heard, list(best.token_ids))
         answer.log_probs = list(best.log_probs[: len(best.token_ids)])
         answer.finish_reason = "stop" if best.is_complete else "length"
         # One call a step, and one that judges.

@@ -14,8 +14,9 @@ from collections.abc import Sequence
 from itertools import pairwise
 from typing import NamedTuple
 
+from llmasr.decoding.drafts import Speller, spell
 from llmasr.decoding.hypothesis import Hypothesis
-from llmasr.models.language.tokenizer import WORD_START, Tokenizer
+from llmasr.text import has_han
 from llmasr.transcript import Word
 
 # A fire after a silence does not mean that its token lasted all the silence.
@@ -30,13 +31,28 @@ class Interval(NamedTuple):
     end: float
 
 
-def words_from(hypothesis: Hypothesis, tokenizer: Tokenizer, duration: float) -> list[Word]:
-    """Join tokens into words, one from each piece marked with U+2581; times in [0, duration]."""
+def times_at(ends: Sequence[float], fires: Sequence[float]) -> list[float]:
+    """Turn places counted in fires into seconds; between two fires time runs evenly.
+
+    Args:
+        ends: places above 0, as in :class:`llmasr.decoding.drafts.Heard`.
+        fires: seconds, not decreasing; at least one for every place.
+    """
+    seconds = []
+    for end in ends:
+        fire = max(math.ceil(end) - 1, 0)
+        since = max(fires[fire - 1] if fire else 0.0, fires[fire] - MAX_TOKEN_SECONDS)
+        seconds.append(fires[fire] - (fire + 1 - end) * (fires[fire] - since))
+    return seconds
+
+
+def words_from(hypothesis: Hypothesis, tokenizer: Speller, duration: float) -> list[Word]:
+    """Join tokens into words at spaces and at Han pieces; times in [0, duration]."""
     ids = list(hypothesis.token_ids)
-    fires = _inside(hypothesis.fire_times, duration)
+    fires = _inside(hypothesis.draft_times, duration)
     intervals = token_intervals(align(ids, hypothesis.draft_ids), fires, duration)
     words = []
-    for first, last in _word_bounds(tokenizer.pieces(ids)):
+    for first, last in _word_bounds(spell(tokenizer, ids)):
         text = tokenizer.decode(ids[first:last]).strip()
         if text:
             confidence = _confidence(hypothesis.log_probs[first:last])
@@ -128,11 +144,13 @@ def _inside(times: Sequence[float], duration: float) -> list[float]:
     return result
 
 
-def _word_bounds(pieces: Sequence[str]) -> list[tuple[int, int]]:
-    starts = [
-        index for index, piece in enumerate(pieces) if index == 0 or piece.startswith(WORD_START)
-    ]
-    return list(zip(starts, [*starts[1:], len(pieces)], strict=False))
+def _word_bounds(parts: Sequence[str]) -> list[tuple[int, int]]:
+    """Return first token and last, exclusive, of each word; Han has no spaces, so pieces count."""
+    starts = [0] if parts else []
+    for index, (before, part) in enumerate(pairwise(parts), start=1):
+        if part[:1].isspace() or (part and (has_han(part) or has_han(before))):
+            starts.append(index)
+    return list(zip(starts, [*starts[1:], len(parts)], strict=False))
 
 
 def _confidence(log_probs: Sequence[float]) -> float:

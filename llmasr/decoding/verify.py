@@ -33,28 +33,33 @@ class Acceptance:
     """Which tokens of a draft stand: by default only the best ones, which changes no answer.
 
     Relaxed, the draft is trusted more than that, answers differ from greedy search, and those that
-    do are flagged "relaxed".
+    do are flagged "relaxed" or "gated".
 
     Attributes:
         top_k: a token stands that is among so many best; 1 for the best only.
         margin: a token stands whose log-probability is at most so far below the best.
+        gate: nats; a CIF hypothesis of which no token has more entropy is the answer, and the
+            language model is not asked. None: it is always asked.
 
     Raises:
-        ValueError: `top_k` is below 1 or `margin` below 0.
+        ValueError: `top_k` is below 1, or `margin` or `gate` below 0.
     """
 
     top_k: int = 1
     margin: float = 0.0
+    gate: float | None = None
 
     def __post_init__(self) -> None:
         if self.top_k < 1:
             raise ValueError(f"top_k is {self.top_k}; at least 1 is needed")
         if not self.margin >= 0:
             raise ValueError(f"margin is {self.margin}; it must be 0 or more")
+        if self.gate is not None and not self.gate >= 0:
+            raise ValueError(f"gate is {self.gate}; it must be 0 or more, or None")
 
     @property
-    def is_exact(self) -> bool:
-        """Whether answers are those of greedy search."""
+    def takes_best(self) -> bool:
+        """Whether only the best tokens stand, once the language model is asked."""
         return self.top_k == 1 and self.margin == 0
 
 
@@ -118,7 +123,7 @@ class _Row:
     """One utterance: its answer so far and its draft."""
 
     def __init__(self, request: Request, stop_ids: frozenset[int]) -> None:
-        self.answer = Answer(request.bound, request.fires)
+        self.answer = Answer(request.bound, request.heard)
         self.agreed = 0  # tokens of the last draft that stood
         self._stop_ids = stop_ids
         self._draft = Draft([token for token in request.draft if token not in stop_ids])
@@ -218,7 +223,7 @@ def _judge(
     logits = logits.float()
     highest, best = logits.max(-1)  # [B, 1 + K]
     tokens, chosen = best, highest
-    if not acceptance.is_exact:
+    if not acceptance.takes_best:
         drafted, real = pad_ids([[*draft, 0] for draft in drafts], logits.device)
         real &= valid_mask(real.sum(1) - 1, real.shape[1])
         score = logits.gather(-1, drafted[..., None])  # [B, 1 + K, 1]

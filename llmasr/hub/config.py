@@ -19,6 +19,7 @@ class LlmasrConfig(PreTrainedConfig):
         text_config: the configuration of the language model.
         prompt_before, prompt_after: token ids around the speech, so that a model can be asked
             without a tokenizer.
+        prompt_tags: token ids before and after each modality, where the prompt spells them.
         audio_token_id: stands in `input_ids` where the speech goes; no row of the vocabulary.
     """
 
@@ -32,6 +33,7 @@ class LlmasrConfig(PreTrainedConfig):
     text_config: dict[str, Any] | PreTrainedConfig | None = None
     prompt_before: list[int] | None = None
     prompt_after: list[int] | None = None
+    prompt_tags: dict[str, Any] | None = None
     audio_token_id: int | None = None
 
     def __post_init__(self, **kwargs: Any) -> None:

@@ -12,7 +12,6 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 from transformers import (
-    AutoModelForCausalLM,
     GenerationConfig,
     GenerationMixin,
     LogitsProcessorList,
@@ -26,10 +25,10 @@ from llmasr.filterbank import FilterBank
 from llmasr.hub.config import LlmasrConfig
 from llmasr.hub.sequences import EndAfterFires, after_prompts, split_prompts
 from llmasr.models.checkpoint import Bundle
-from llmasr.models.language.chatglm1 import ChatGLM1Config, ChatGLM1ForCausalLM
+from llmasr.models.language.saved import build_language_model
 from llmasr.models.speech import SpeechTokens, build_speech
 from llmasr.models.splice import splice
-from llmasr.models.xllm import IGNORED, XLLM
+from llmasr.models.xllm import IGNORED, XLLM, speech_rows
 from llmasr.prompts import PromptIds
 
 
@@ -65,8 +64,8 @@ class LlmasrForConditionalGeneration(PreTrainedModel, GenerationMixin):
             speech = build_speech(asr.speech)
         self.xllm = XLLM(
             {"speech": speech},
-            _build_language_model(config.text_config),
-            PromptIds(config.prompt_before or [], config.prompt_after or []),
+            build_language_model(config.text_config),
+            PromptIds(config.prompt_before or [], config.prompt_after or [], config.prompt_tags),
             asr,
         )
         self.post_init()
@@ -96,6 +95,7 @@ class LlmasrForConditionalGeneration(PreTrainedModel, GenerationMixin):
             text_config=text_config,
             prompt_before=list(xllm.prompt.before),
             prompt_after=list(xllm.prompt.after),
+            prompt_tags=xllm.prompt.tags,
             audio_token_id=audio_token_id,
         )
         with torch.device("meta"):
@@ -270,16 +270,14 @@ class LlmasrForConditionalGeneration(PreTrainedModel, GenerationMixin):
         self, vectors: Tensor, lengths: Tensor, prompts: Sequence[PromptIds] | None
     ) -> list[list[Tensor]]:
         """Return the pieces of each prompt; see `XLLM.prompt_pieces`."""
-        rows = self.xllm.prompt_pieces(vectors, lengths)
-        for row, prompt in zip(rows, prompts or [], strict=prompts is not None):
-            row[0], row[-1] = self.xllm.embed(prompt.before), self.xllm.embed(prompt.after)
-        return rows
-
-
-def _build_language_model(config: Any) -> PreTrainedModel:
-    if isinstance(config, ChatGLM1Config):
-        return ChatGLM1ForCausalLM(config)
-    return AutoModelForCausalLM.from_config(config)
+        rows = speech_rows(vectors, lengths)
+        if prompts is None:
+            return self.xllm.prompt_pieces(rows)
+        # Tags that are spelled out are among the ids already.
+        if self.xllm.prompt.tags is not None:
+            prompts = [prompt._replace(tags={"speech": ([], [])}) for prompt in prompts]
+        asked = zip(rows, prompts, strict=True)
+        return [self.xllm.prompt_pieces([row], prompt)[0] for row, prompt in asked]
 
 
 def _required(input_features: Tensor | None) -> Tensor:

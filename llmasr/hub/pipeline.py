@@ -140,7 +140,7 @@ class LlmasrPipeline(AutomaticSpeechRecognitionPipeline):
             token_ids=ids,
             log_probs=[0.0] * len(ids),  # this pipeline reports no confidence
             draft_ids=output["draft"][0, :fires].tolist(),
-            fire_times=output["fire_times"][0, :fires].tolist(),
+            draft_times=output["fire_times"][0, :fires].tolist(),
             finish_reason="stop",
         )
         return words_from(hypothesis, self.tokenizer.inner, duration)

@@ -208,7 +208,11 @@ class LlmasrProcessor(ProcessorMixin):
             for instruction in instructions
         ]
         marker = self.tokenizer.convert_tokens_to_ids(AUDIO_TOKEN)
-        return [[*layout.before, marker, *layout.after] for layout in layouts]
+        opened = ((layout, *(layout.tags or {}).get("speech", ([], []))) for layout in layouts)
+        return [
+            [*layout.before, *opening, marker, *closing, *layout.after]
+            for layout, opening, closing in opened
+        ]
 
 
 def _as_list(raw_speech: Any) -> list[Any]:

@@ -5,7 +5,6 @@ sizes, in what ends an answer, and in the meaning of one field: `rope_ratio` div
 ChatGLM2 and multiplies the rotary base in the others.
 """
 
-import re
 from enum import Enum
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,7 @@ from typing import Any
 import sentencepiece
 from transformers import GlmConfig
 
-from llmasr.importers.folders import read_json
+from llmasr.models.language.any_tokenizer import GLM4_VOCABULARY, chatglm_generation
 from llmasr.models.language.chatglm1 import ChatGLM1Config
 
 # Fields that have one value in every release; the code behind another value was never released.
@@ -61,8 +60,6 @@ FIRST_KEYS = {"inner_hidden_size", "position_encoding_2d"}
 LATER_KEYS = {"padded_vocab_size", "multi_query_attention", "multi_query_group_num"}
 ROTARY_BASE = 10000.0
 NAMES = {2: "THUDM/chatglm2-6b", 3: "THUDM/chatglm3-6b", 4: "THUDM/glm-4-9b-chat"}
-PATTERNS = {2: r"chatglm-?2|codegeex-?2", 3: r"chatglm-?3", 4: r"glm-?4|codegeex-?4"}
-GLM4_VOCABULARY = 151552
 # ChatGLM3 ends an answer where the next turn would begin. Its roles follow the pieces of the
 # tokenizer and its five special tokens: system, user, assistant, observation.
 PIECES_OF_64K_VOCABULARY = {65024: 64789}
@@ -170,7 +167,7 @@ def to_glm_config(config: dict[str, Any], folder: Path) -> GlmConfig:
         raise ValueError("num_attention_heads is no multiple of multi_query_group_num")
     if sizes["head_dim"] % 4:
         raise ValueError(f"kv_channels is {sizes['head_dim']}; a multiple of 4 is needed")
-    generation = _generation(config, folder)
+    generation = chatglm_generation(folder, config)
     extra = {} if generation is None else {"chatglm_generation": generation}
     return GlmConfig(
         **sizes,
@@ -271,20 +268,6 @@ def _rope(config: dict[str, Any], generation: int | None) -> dict[str, Any]:
     if generation == 2:
         return {"rope_type": "linear", "factor": ratio, "rope_theta": ROTARY_BASE} | half
     return {"rope_type": "default", "rope_theta": ROTARY_BASE * ratio} | half
-
-
-def _generation(config: dict[str, Any], folder: Path) -> int | None:
-    """Return 2, 3 or 4 by the first sign that is clear; None if there is none."""
-    if config["padded_vocab_size"] == GLM4_VOCABULARY:
-        return 4
-    path = folder / "tokenizer_config.json"
-    tokenizer = read_json(path) if path.is_file() else {}
-    signs = [config.get("_name_or_path"), tokenizer.get("name_or_path"), folder.resolve().name]
-    for sign in signs:
-        found = [n for n, pattern in PATTERNS.items() if re.search(pattern, str(sign), re.I)]
-        if len(found) == 1:
-            return found[0]
-    return 3 if "<|user|>" in str(tokenizer) else None
 
 
 def _one_id(config: dict[str, Any], name: str, vocabulary: int) -> int | None:

@@ -4,7 +4,6 @@ Knows file layouts, no model. Nothing is downloaded, and nothing is unpickled bu
 wrong with a folder is said with the file's name.
 """
 
-import json
 import pickle
 import zipfile
 from pathlib import Path
@@ -14,6 +13,8 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
+
+from llmasr.models.files import read_json
 
 SINGLE_FILES = ("model.safetensors", "pytorch_model.bin")
 # In the order in which transformers looks for them.
@@ -44,24 +45,7 @@ def read_config(folder: Path) -> dict[str, Any]:
             f"{folder}: holds adapter_config.json, so it is a PEFT adapter; "
             "give the folder of the whole model, and load the adapter on top"
         )
-    if not (folder / "config.json").is_file():
-        raise FileNotFoundError(f"{folder / 'config.json'}: missing; a model folder needs it")
     return read_json(folder / "config.json")
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """Return the object in a JSON file.
-
-    Raises:
-        ValueError: the file is damaged, or holds something else than an object.
-    """
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{path}: damaged: {error}") from error
-    if not isinstance(content, dict):
-        raise ValueError(f"{path}: holds a {type(content).__name__}; an object is needed")
-    return content
 
 
 def find_weights(folder: Path) -> WeightFiles:

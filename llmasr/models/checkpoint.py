@@ -1,7 +1,8 @@
 """Models as folders: `config.json`, `model.safetensors`, `tokenizer.model`, `language_model/`.
 
-The language model is a transformers folder of its own; its adapters, if it has any, are beside it
-in `lora/`. Everything is read strictly: a missing or an unknown weight is an error, never a random
+The language model is a transformers folder of its own, with its tokenizer in it unless it shares
+that of the speech interface, `tokenizer.model`; its adapters, if it has any, are beside it in
+`lora/`. Everything is read strictly: a missing or an unknown weight is an error, never a random
 number. Nothing is unpickled.
 """
 
@@ -15,10 +16,16 @@ from pathlib import Path
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
-from transformers import AutoModelForCausalLM
 from transformers.utils import logging as transformers_logging
 
 from llmasr.config import ModelConfig, from_dict, to_dict
+from llmasr.models.files import read_json
+from llmasr.models.language.any_tokenizer import (
+    TextTokenizer,
+    copy_tokenizer,
+    load_tokenizer,
+    tokenizer_files,
+)
 from llmasr.models.language.layers import is_quantised
 from llmasr.models.language.lora import (
     are_adapters_in,
@@ -28,21 +35,29 @@ from llmasr.models.language.lora import (
     save_lora,
     without_lora,
 )
+from llmasr.models.language.saved import load_saved
 from llmasr.models.language.tokenizer import Tokenizer
 from llmasr.models.precision import held_as
 from llmasr.models.speech import build_speech
 from llmasr.models.xllm import XLLM
-from llmasr.prompts import lay_out
+from llmasr.prompts import choose_prompt
 
 LANGUAGE_MODEL, LORA = "language_model", "lora"
 
 
 @dataclass(frozen=True)
 class Bundle:
-    """A model and the tokenizer it was trained with."""
+    """A model and the tokenizers it was trained with.
+
+    Attributes:
+        model: speech interface and language model.
+        tokenizer: of the language model.
+        speech_tokenizer: of the CIF hypothesis; None if that has the ids of the language model.
+    """
 
     model: XLLM
-    tokenizer: Tokenizer
+    tokenizer: TextTokenizer
+    speech_tokenizer: Tokenizer | None = None
 
     @property
     def languages(self) -> tuple[str, ...]:
@@ -69,11 +84,14 @@ def save_pretrained(bundle: Bundle, folder: Path, *, dtype: torch.dtype = torch.
     save_file(weights, folder / "model.safetensors")
     config = json.dumps(to_dict(bundle.model.config), indent=2, ensure_ascii=False)
     (folder / "config.json").write_text(config + "\n", encoding="utf-8")
-    if bundle.tokenizer.path.resolve() != (folder / "tokenizer.model").resolve():
-        shutil.copyfile(bundle.tokenizer.path, folder / "tokenizer.model")
+    speech = bundle.speech_tokenizer or bundle.tokenizer
+    if speech.path.resolve() != (folder / "tokenizer.model").resolve():
+        shutil.copyfile(speech.path, folder / "tokenizer.model")
     language_model = bundle.model.language_model
     with _quiet(), without_lora(bundle.model), held_as(language_model, dtype):
         language_model.save_pretrained(folder / LANGUAGE_MODEL)
+    if bundle.speech_tokenizer is not None:
+        copy_tokenizer(bundle.tokenizer, folder / LANGUAGE_MODEL)
     remove_lora(folder / LORA)
     if has_lora(bundle.model):
         save_lora(bundle.model, folder / LORA)
@@ -91,14 +109,14 @@ def load_pretrained(folder: Path) -> Bundle:
         if not (folder / name).exists():
             raise FileNotFoundError(f"{folder / name}: missing; a model folder needs it")
     config = _read_config(folder / "config.json")
-    tokenizer = Tokenizer(folder / "tokenizer.model")
+    speech_tokenizer = Tokenizer(folder / "tokenizer.model")
     with _quiet():
-        language_model, report = AutoModelForCausalLM.from_pretrained(
-            folder / LANGUAGE_MODEL, dtype=torch.float32, local_files_only=True,
-            output_loading_info=True,
-        )  # fmt: skip
-    _require_none(folder / LANGUAGE_MODEL, report["missing_keys"], report["unexpected_keys"])
-    prompt = lay_out(tokenizer, config.prompt.instruction)
+        language_model = load_saved(folder / LANGUAGE_MODEL)
+    tokenizer: TextTokenizer | None = None
+    if tokenizer_files(folder / LANGUAGE_MODEL):
+        known = language_model.config.to_dict()
+        tokenizer = load_tokenizer(folder / LANGUAGE_MODEL, config=known)
+    prompt = choose_prompt(tokenizer or speech_tokenizer, config.prompt).ids
     model = XLLM({"speech": build_speech(config.speech)}, language_model, prompt, config)
     try:
         weights = load_file(folder / "model.safetensors")
@@ -123,7 +141,9 @@ def load_pretrained(folder: Path) -> Bundle:
     model.load_state_dict({name: value.float() for name, value in weights.items()}, strict=False)
     if are_adapters_in(folder / LORA):
         load_lora(model, folder / LORA)
-    return Bundle(model.eval(), tokenizer)
+    if tokenizer is None:
+        return Bundle(model.eval(), speech_tokenizer)
+    return Bundle(model.eval(), tokenizer, speech_tokenizer)
 
 
 @contextmanager
@@ -139,10 +159,12 @@ def _quiet() -> Iterator[None]:
 
 
 def _read_config(path: Path) -> ModelConfig:
+    values = read_json(path)
     try:
-        return from_dict(ModelConfig, json.loads(path.read_text(encoding="utf-8")))
+        config: ModelConfig = from_dict(ModelConfig, values)
     except (ValueError, TypeError) as error:
         raise ValueError(f"{path}: {error}") from error
+    return config
 
 
 def _require_none(path: Path, missing: object, unexpected: object) -> None:

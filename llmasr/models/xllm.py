@@ -17,7 +17,7 @@ from llmasr.config import ModelConfig
 from llmasr.models.language.base import as_language_model
 from llmasr.models.speech import SpeechInterface
 from llmasr.models.splice import splice
-from llmasr.prompts import PromptIds, has_boundaries
+from llmasr.prompts import PromptIds
 
 IGNORED = -100
 BOUNDARY_SCALE = 0.02
@@ -73,26 +73,38 @@ class XLLM(nn.Module):
         )
 
     def prompt_pieces(
-        self, speech: Tensor, lengths: Tensor, prompt: PromptIds | None = None
+        self, rows: Sequence[Mapping[str, Tensor]], prompt: PromptIds | None = None
     ) -> list[list[Tensor]]:
-        """Return each row's prompt: ids before, boundary, speech, boundary, ids after.
+        """Return each row's prompt: ids before, what is seen and heard, ids after.
 
-        X-LLM's own layouts spell the boundaries as text and have none here.
+        What a modality says stands between its two boundary vectors, or between tags where the
+        prompt spells them.
 
         Args:
-            speech: [B, N, H] vectors from the adaptor.
-            lengths: [B] int64.
+            rows: by modality, in the order in which they are to be read, vectors [n, H] from the
+                adaptor. Rows may have different modalities, or none.
             prompt: another one than that of training.
         """
         chosen = prompt or self.prompt
         before, after = self.embed(chosen.before), self.embed(chosen.after)
-        opening, closing = self.boundaries["speech"].split(1)
-        if not has_boundaries(self.config.prompt.layout):
-            opening, closing = before[:0], before[:0]
-        return [
-            [before, opening, vectors[:length].to(before.dtype), closing, after]
-            for vectors, length in zip(speech, lengths.tolist(), strict=True)
-        ]
+        edges = {name: self._edges(name, chosen) for row in rows for name in row}
+        pieces = []
+        for row in rows:
+            said = [
+                piece
+                for name, vectors in row.items()
+                for piece in (edges[name][0], vectors.to(before.dtype), edges[name][1])
+            ]
+            pieces.append([before, *said, after])
+        return pieces
+
+    def _edges(self, modality: str, prompt: PromptIds) -> tuple[Tensor, Tensor]:
+        """Return what stands before and after what a modality says, each [n, H]."""
+        if prompt.tags is None:
+            opening, closing = self.boundaries[modality].split(1)
+            return opening, closing
+        opening_ids, closing_ids = prompt.tags[modality]
+        return self.embed(opening_ids), self.embed(closing_ids)
 
     def loss(self, speech: Tensor, lengths: Tensor, answers: Sequence[Sequence[int]]) -> Tensor:
         """Return the mean cross entropy of the answers after their prompts.
@@ -102,7 +114,7 @@ class XLLM(nn.Module):
             lengths: [B] int64.
             answers: ids of each answer, with the end id.
         """
-        rows = self.prompt_pieces(speech, lengths)
+        rows = self.prompt_pieces(speech_rows(speech, lengths))
         prompt_lengths = torch.tensor([sum(map(len, pieces)) for pieces in rows]).to(lengths)
         for pieces, answer in zip(rows, answers, strict=True):
             pieces.append(self.embed(answer))
@@ -114,3 +126,8 @@ class XLLM(nn.Module):
         return cross_entropy(
             logits[:, :-1].float().flatten(0, 1), labels[:, 1:].flatten(), ignore_index=IGNORED
         )
+
+
+def speech_rows(vectors: Tensor, lengths: Tensor) -> list[dict[str, Tensor]]:
+    """Take padded speech [B, N, H], lengths [B], apart for `XLLM.prompt_pieces`."""
+    return [{"speech": row[:length]} for row, length in zip(vectors, lengths.tolist(), strict=True)]

@@ -4,13 +4,13 @@ The classes are in the files beside this one; here is which of them reads a fold
 folder is run.
 """
 
-import json
 import re
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
+from llmasr.models.files import read_json
 from llmasr.models.language.chatglm1_tokenizer import ChatGLM1Tokenizer
 from llmasr.models.language.chatglm_tokenizers import ChatGLM2Tokenizer, ChatGLM3Tokenizer
 from llmasr.models.language.json_tokenizer import JsonTokenizer
@@ -23,6 +23,7 @@ CHATGLM_FILES = {
     3: "tokenizer.model",
     4: "tokenizer.json",
 }
+GLM4_VOCABULARY = 151552
 ID_KEYS = {
     "bos_token_id": "bos_id",
     "eos_token_id": "eos_id",
@@ -122,11 +123,11 @@ def load_tokenizer(
         FileNotFoundError: a file is missing.
         ValueError: a file is damaged, or the tokenizer and the model do not belong together.
     """
-    settings = _read_json(folder / "tokenizer_config.json", optional=True)
-    config = _read_json(folder / "config.json") if config is None else config
+    settings = _settings(folder)
+    config = read_json(folder / "config.json") if config is None else config
     is_chatglm = config.get("model_type") == "chatglm" or "chatglm_generation" in config
     if is_chatglm or settings.get("tokenizer_class") == "ChatGLMTokenizer":
-        generation = generation or chatglm_generation(folder, config)
+        generation = generation or _known_generation(folder, config)
         path = _require(folder, CHATGLM_FILES[generation], CHATGLM_NAMES[generation])
         tokenizer = _open_chatglm(path, generation, config, settings)
     elif (folder / "tokenizer.json").is_file():
@@ -137,6 +138,11 @@ def load_tokenizer(
     return tokenizer
 
 
+def tokenizer_files(folder: Path) -> list[str]:
+    """Return the names of the vocabularies in a folder."""
+    return sorted(name for name in {*CHATGLM_FILES.values()} if (folder / name).is_file())
+
+
 def copy_tokenizer(tokenizer: TextTokenizer, folder: Path) -> None:
     """Copy the files that `load_tokenizer` reads, but for `config.json`, to a folder."""
     for name in (tokenizer.path.name, "tokenizer_config.json", "chat_template.jinja"):
@@ -145,17 +151,20 @@ def copy_tokenizer(tokenizer: TextTokenizer, folder: Path) -> None:
             shutil.copyfile(source, folder / name)
 
 
-def chatglm_generation(folder: Path, config: Mapping[str, Any]) -> int:
-    """Return which ChatGLM a folder holds, whose configuration is given: 1, 2, 3, or 4 for GLM-4.
+def chatglm_generation(folder: Path, config: Mapping[str, Any]) -> int | None:
+    """Return which ChatGLM a folder holds: 1, 2, 3, or 4 for GLM-4; None if nothing says.
 
-    Raises:
-        ValueError: neither says.
+    Args:
+        folder: where it is or was; names and tokenizer files there say what fields do not.
+        config: fields of its `config.json`.
     """
     if "chatglm_generation" in config:
         return int(config["chatglm_generation"])
     if config.keys() & {"position_encoding_2d", "inner_hidden_size"}:
         return 1
-    settings = _read_json(folder / "tokenizer_config.json", optional=True)
+    if config.get("padded_vocab_size") == GLM4_VOCABULARY:
+        return 4
+    settings = _settings(folder)
     names = [config.get("_name_or_path"), settings.get("name_or_path"), folder.resolve().name]
     for name in names:
         found = set(re.findall(r"(?:glm|codegeex)-?([234])(?!\d)", str(name).lower()))
@@ -163,12 +172,22 @@ def chatglm_generation(folder: Path, config: Mapping[str, Any]) -> int:
             return int(found.pop())
     if (folder / "tokenizer.json").is_file() and not (folder / "tokenizer.model").is_file():
         return 4
-    if "<|user|>" in str(settings):
-        return 3
-    raise ValueError(
-        f"{folder / 'config.json'}: _name_or_path is {names[0]!r}, which does not say whether this "
-        "is ChatGLM2 or ChatGLM3; pass generation=2 or generation=3"
-    )
+    return 3 if "<|user|>" in str(settings) else None
+
+
+def _settings(folder: Path) -> dict[str, Any]:
+    path = folder / "tokenizer_config.json"
+    return read_json(path) if path.is_file() else {}
+
+
+def _known_generation(folder: Path, config: Mapping[str, Any]) -> int:
+    generation = chatglm_generation(folder, config)
+    if generation is None:
+        raise ValueError(
+            f"{folder / 'config.json'}: _name_or_path is {config.get('_name_or_path')!r}, which "
+            "does not say whether this is ChatGLM2 or ChatGLM3; pass generation=2 or generation=3"
+        )
+    return generation
 
 
 def _open_chatglm(
@@ -220,23 +239,8 @@ def _check(tokenizer: TextTokenizer, config: Mapping[str, Any], folder: Path) ->
 def _require(folder: Path, name: str, kind: object) -> Path:
     path = folder / name
     if not path.is_file():
-        known = {*CHATGLM_FILES.values()}
-        others = sorted(file.name for file in folder.iterdir() if file.name in known)
+        others = tokenizer_files(folder)
         raise FileNotFoundError(
             f"{path}: missing; {kind} needs it (found: {', '.join(others) or 'no tokenizer file'})"
         )
     return path
-
-
-def _read_json(path: Path, *, optional: bool = False) -> dict[str, Any]:
-    if not path.is_file():
-        if optional:
-            return {}
-        raise FileNotFoundError(f"{path}: missing; a language model folder needs it")
-    try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{path}: not JSON: {error}") from error
-    if not isinstance(values, dict):
-        raise ValueError(f"{path}: holds a {type(values).__name__}; a JSON object is needed")
-    return values
