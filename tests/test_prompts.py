@@ -195,5 +195,5 @@ def test_the_bundled_models_keep_their_prompt(name):
     trained = from_dict(ModelConfig, values).prompt
     tokenizer = Tokenizer(ASSETS / name / "tokenizer.model")
     ids, flags = choose_prompt(tokenizer, trained)
-    assert ids == ([tokenizer.bos_id], tokenizer.encode("write what is said"))
+    assert ids == PromptIds([tokenizer.bos_id], tokenizer.encode("write what is said"))
     assert flags == ()

@@ -56,7 +56,7 @@ def test_a_missing_or_damaged_file_is_named(tmp_path):
 
 
 def test_the_prompt_has_an_instruction_in_every_language(tokenizer):
-    before, after = lay_out(tokenizer, TRANSCRIBE["en"])
+    before, after, _ = lay_out(tokenizer, TRANSCRIBE["en"])
     assert before == [tokenizer.bos_id]
     assert tokenizer.decode(after) == TRANSCRIBE["en"]
     assert TRANSCRIBE.keys() >= {"en", "zh"}

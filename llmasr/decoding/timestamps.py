@@ -52,8 +52,9 @@ def words_from(hypothesis: Hypothesis, tokenizer: Speller, duration: float) -> l
     fires = _inside(hypothesis.draft_times, duration)
     intervals = token_intervals(align(ids, hypothesis.draft_ids), fires, duration)
     words = []
-    for first, last in _word_bounds(spell(tokenizer, ids)):
-        text = tokenizer.decode(ids[first:last]).strip()
+    parts = spell(tokenizer, ids)
+    for first, last in _word_bounds(parts):
+        text = "".join(parts[first:last]).strip()
         if text:
             confidence = _confidence(hypothesis.log_probs[first:last])
             words.append(Word(text, intervals[first].start, intervals[last - 1].end, confidence))
@@ -149,6 +150,9 @@ def _word_bounds(parts: Sequence[str]) -> list[tuple[int, int]]:
     starts = [0] if parts else []
     for index, (before, part) in enumerate(pairwise(parts), start=1):
         if part[:1].isspace() or (part and (has_han(part) or has_han(before))):
+            # Ids that hold the first bytes of a letter spell nothing, and belong to it.
+            while not parts[index - 1] and index - 1 > starts[-1]:
+                index -= 1
             starts.append(index)
     return list(zip(starts, [*starts[1:], len(parts)], strict=False))
 

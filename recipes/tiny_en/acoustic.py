@@ -9,21 +9,24 @@ again: it goes on where it stopped. The result, an average of the last checkpoin
 `runs/tiny_en/acoustic/speech.pt`.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 
 import sentencepiece
 import torch
-from stage import from_command_line, noise_bank, phone_speller, pools
+from stage import noise_bank, phone_speller, pools
+from torch import Tensor
 
 from llmasr.config import EncoderConfig, SpeechConfig
 from llmasr.data.augment import AugmentConfig, augment
 from llmasr.data.batches import Batch, collate, endless
 from llmasr.models.checkpoint import load_pretrained
 from llmasr.models.speech import SpeechInterface, build_speech
+from llmasr.training.loop import fit, from_command_line
 from llmasr.training.losses import AcousticLosses, ctc, quantity_loss, token_loss, weighted
-from llmasr.training.run import Run, adamw, join_processes, progress, schedule, update
+from llmasr.training.run import join_processes
 
 
 @dataclass(frozen=True)
@@ -83,36 +86,32 @@ def main(recipe: Recipe) -> None:
         # A finished model has no phone head; that one begins anew.
         model.load_state_dict(model.state_dict() | known)
     model.adaptor.requires_grad_(False)  # learns in stage 2
-    optimizer = adamw(model, recipe.weight_decay)
-    run = Run(recipe.runs / "acoustic")
-    start = run.resume(model, optimizer)
     mixture = pools(recipe.runs / "features", recipe.synthetic_draws)
     noise = noise_bank(recipe.runs / "features")
     curriculum = () if recipe.init else CURRICULUM
-    batches = endless(
-        mixture, recipe.batch_seconds, recipe.seed, start * processes + rank, curriculum
-    )
-    for step in progress(start, recipe.steps):
-        cuts = next(islice(batches, processes - 1 if step > start else 0, None))
-        batch = collate(cuts, tokenizer.encode, spell)
-        rng = torch.Generator().manual_seed(recipe.seed + 1000 * step + rank)
-        early = step < recipe.ctc_first
-        change = CLEAN if early else AugmentConfig()
-        features, lengths = augment(batch.features, batch.lengths, noise, change, rng)
-        batch = replace(batch, features=features, lengths=lengths).to(device)
-        cif_weight = 0.1 if early else 1.0
-        parts = losses(model, batch, cif_weight)
-        parts.total.backward()
-        rate = recipe.rate * schedule(step, recipe.warmup, recipe.steps)
-        norm = update(model, optimizer, rate, max_norm=2.0)
-        if rank:
-            continue
-        values = {name: value.item() for name, value in parts._asdict().items()}
-        run.log(step, {**values, "norm": norm, "rate": rate}, recipe.log_every)
-        if (step + 1) % recipe.save_every == 0:
-            run.save(model, optimizer, step + 1)
-    if rank == 0:
-        torch.save({"model": run.average(), "num_phones": num_phones}, run.folder / "speech.pt")
+
+    def batches(start: int) -> Iterator[tuple[bool, Batch]]:
+        first = start * processes + rank
+        drawn = endless(mixture, recipe.batch_seconds, recipe.seed, first, curriculum)
+        for step, cuts in enumerate(islice(drawn, 0, None, processes), start):
+            batch = collate(cuts, tokenizer.encode, spell)
+            rng = torch.Generator().manual_seed(recipe.seed + 1000 * step + rank)
+            early = step < recipe.ctc_first
+            change = CLEAN if early else AugmentConfig()
+            features, lengths = augment(batch.features, batch.lengths, noise, change, rng)
+            yield early, replace(batch, features=features, lengths=lengths).to(device)
+
+    def objective(drawn: tuple[bool, Batch]) -> dict[str, Tensor]:
+        early, batch = drawn
+        parts = losses(model, batch, 0.1 if early else 1.0)
+        return {"loss": parts.total, **parts._asdict()}
+
+    folder = recipe.runs / "acoustic"
+    if fit(
+        model, recipe, folder, batches, objective,
+        rank=rank, warmup=recipe.warmup, max_norm=2.0,
+    ):  # fmt: skip
+        torch.save({"model": model.state_dict(), "num_phones": num_phones}, folder / "speech.pt")
 
 
 if __name__ == "__main__":

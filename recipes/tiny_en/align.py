@@ -13,7 +13,7 @@ from pathlib import Path
 
 import torch
 from acoustic import SPEECH
-from stage import from_command_line, train_answers
+from stage import train_answers
 from torch import Tensor
 from transformers import GlmForCausalLM
 
@@ -24,7 +24,8 @@ from llmasr.models.language.tokenizer import Tokenizer
 from llmasr.models.speech import build_speech
 from llmasr.models.xllm import XLLM
 from llmasr.prompts import TRANSCRIBE, lay_out
-from llmasr.training.losses import quantity_loss, token_loss
+from llmasr.training.alignment import alignment_losses
+from llmasr.training.loop import from_command_line
 
 
 @dataclass(frozen=True)
@@ -62,13 +63,7 @@ def assemble(runs: Path) -> Bundle:
 
 def objective(model: XLLM, batch: Batch, answers: list[list[int]]) -> Tensor:
     """Return the loss of the answers plus the CIF losses, each per token."""
-    speech = model.speech
-    heard = speech.listen(batch.features, batch.lengths, batch.token_lengths)
-    width = heard.token_logits.shape[1]
-    hypothesis = token_loss(heard.token_logits, batch.tokens[:, :width], batch.token_lengths)
-    quantity = quantity_loss(heard.cif.quantity, batch.token_lengths)
-    answer = model.loss(speech.adaptor(heard.tokens), heard.cif.token_lengths, answers)
-    return answer + (hypothesis + quantity) / batch.token_lengths.sum().clamp(min=1)
+    return alignment_losses(model, batch, answers)["loss"]
 
 
 def main(recipe: Recipe) -> None:

@@ -12,12 +12,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from stage import from_command_line, train_answers
+from stage import train_answers
 from torch import Tensor
 
 from llmasr.data.batches import Batch
 from llmasr.models.checkpoint import load_pretrained, save_pretrained
 from llmasr.models.xllm import XLLM
+from llmasr.training.loop import from_command_line
 from llmasr.training.losses import ctc, quantity_loss, token_loss, weighted
 
 

@@ -9,18 +9,20 @@ vectors that mean words look. Resumable; the result is `runs/tiny_en/language_mo
 """
 
 import random
+from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 
 import torch
-from stage import from_command_line
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 from transformers import GlmConfig, GlmForCausalLM
 
 from llmasr.models.language.tokenizer import Tokenizer
 from llmasr.prompts import TRANSCRIBE, lay_out
-from llmasr.training.run import Run, adamw, join_processes, progress, schedule, update
+from llmasr.training.loop import fit, from_command_line
+from llmasr.training.run import join_processes
 
 
 @dataclass(frozen=True)
@@ -69,7 +71,7 @@ def example(text: str, tokenizer: Tokenizer, damage: float, rng: random.Random) 
     ids = tokenizer.encode(text)
     if rng.random() < PLAIN_SHARE:
         return [[tokenizer.bos_id], [*ids, tokenizer.eos_id]]
-    before, after = lay_out(tokenizer, TRANSCRIBE["en"])
+    before, after, _ = lay_out(tokenizer, TRANSCRIBE["en"])
     heard = damaged(ids, damage, len(tokenizer), rng)
     opening, closing = tokenizer.id_of("<speech>"), tokenizer.id_of("</speech>")
     return [[*before, opening, *heard, closing, *after], [*ids, tokenizer.eos_id]]
@@ -106,25 +108,20 @@ def main(recipe: Recipe) -> None:
     device = "cuda" if torch.cuda.is_available() else "cpu"
     tokenizer = Tokenizer(recipe.runs / "tokenizer.model")
     model = GlmForCausalLM(GLM).to(device).train()
-    optimizer = adamw(model, recipe.weight_decay)
-    run = Run(recipe.runs / "language_model")
     population, weights = texts(recipe.runs / "text")
-    for step in progress(run.resume(model, optimizer), recipe.steps):
-        rng = random.Random(f"{recipe.seed}:{step}:{rank}")
-        drawn = rng.choices(population, weights, k=recipe.batch_size)
-        rows = [example(text, tokenizer, recipe.damage, rng) for text in drawn]
-        value = loss(model, rows, tokenizer.pad_id)
-        value.backward()
-        rate = recipe.rate * schedule(step, recipe.warmup, recipe.steps)
-        norm = update(model, optimizer, rate, max_norm=1.0)
-        if rank:
-            continue
-        run.log(step, {"loss": value.item(), "norm": norm}, recipe.log_every)
-        if (step + 1) % recipe.save_every == 0:
-            run.save(model, optimizer, step + 1)
-    if rank == 0:
-        model.load_state_dict(run.average())
-        model.save_pretrained(run.folder / "model")
+
+    def batches(start: int) -> Iterator[list[list[list[int]]]]:
+        for step in count(start):
+            rng = random.Random(f"{recipe.seed}:{step}:{rank}")
+            drawn = rng.choices(population, weights, k=recipe.batch_size)
+            yield [example(text, tokenizer, recipe.damage, rng) for text in drawn]
+
+    def losses(rows: list[list[list[int]]]) -> dict[str, Tensor]:
+        return {"loss": loss(model, rows, tokenizer.pad_id)}
+
+    folder = recipe.runs / "language_model"
+    if fit(model, recipe, folder, batches, losses, rank=rank, warmup=recipe.warmup):
+        model.save_pretrained(folder / "model")
 
 
 if __name__ == "__main__":

@@ -1,14 +1,12 @@
-"""What the stages share: flags from a dataclass, data, and the loop of stages 2 and 3."""
+"""What the stages share: data, and the loop of stages 2 and 3."""
 
-import argparse
 import json
-import logging
 from collections import Counter
-from collections.abc import Callable
-from dataclasses import fields, replace
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 from lhotse import CutSet
@@ -18,23 +16,11 @@ from llmasr.data.augment import AugmentConfig, augment
 from llmasr.data.batches import Batch, Pool, collate, endless
 from llmasr.models.language.tokenizer import Tokenizer
 from llmasr.models.xllm import XLLM
-from llmasr.training.run import Run, adamw, join_processes, progress, schedule, update
+from llmasr.training.loop import fit
+from llmasr.training.run import join_processes
 
-Recipe = TypeVar("Recipe")
 # From the model, a batch and the ids of its answers to the loss.
 Objective = Callable[[XLLM, Batch, list[list[int]]], Tensor]
-
-
-def from_command_line(kind: type[Recipe], description: str | None) -> Recipe:
-    """Read the fields of the dataclass ``kind`` as flags, and log to the terminal."""
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
-    parser = argparse.ArgumentParser(
-        description=description, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    for field in fields(kind):  # type: ignore[arg-type]
-        flag = f"--{field.name.replace('_', '-')}"
-        parser.add_argument(flag, type=field.type, default=field.default)
-    return kind(**vars(parser.parse_args()))
 
 
 def pools(features: Path, synthetic_draws: int) -> list[Pool]:
@@ -79,30 +65,22 @@ def train_answers(
     rank, processes = join_processes()
     device = "cuda" if torch.cuda.is_available() else "cpu"
     model.to(device).train()
-    optimizer = adamw(model, recipe.weight_decay)
-    run = Run(folder)
-    start = run.resume(model, optimizer)
     mixture = pools(recipe.runs / "features", recipe.synthetic_draws)
     noise = noise_bank(recipe.runs / "features")
-    batches = endless(mixture, recipe.batch_seconds, recipe.seed, start * processes + rank)
-    for step in progress(start, recipe.steps):
-        cuts = next(islice(batches, processes - 1 if step > start else 0, None))
-        batch = collate(cuts, tokenizer.encode, lambda text: [])
-        rng = torch.Generator().manual_seed(recipe.seed + 1000 * step + rank)
-        features, lengths = augment(batch.features, batch.lengths, noise, AugmentConfig(), rng)
-        batch = replace(batch, features=features, lengths=lengths).to(device)
+
+    def batches(start: int) -> Iterator[Batch]:
+        drawn = endless(mixture, recipe.batch_seconds, recipe.seed, start * processes + rank)
+        for step, cuts in enumerate(islice(drawn, 0, None, processes), start):
+            batch = collate(cuts, tokenizer.encode, lambda text: [])
+            rng = torch.Generator().manual_seed(recipe.seed + 1000 * step + rank)
+            features, lengths = augment(batch.features, batch.lengths, noise, AugmentConfig(), rng)
+            yield replace(batch, features=features, lengths=lengths).to(device)
+
+    def losses(batch: Batch) -> dict[str, Tensor]:
         answers = [
             [*row[:length].tolist(), tokenizer.eos_id]
             for row, length in zip(batch.tokens, batch.token_lengths, strict=True)
         ]
-        value = objective(model, batch, answers)
-        value.backward()
-        norm = update(model, optimizer, recipe.rate * schedule(step, 200, recipe.steps), 1.0)
-        if rank:
-            continue
-        run.log(step, {"loss": value.item(), "norm": norm}, recipe.log_every)
-        if (step + 1) % recipe.save_every == 0:
-            run.save(model, optimizer, step + 1)
-    if rank == 0:
-        model.load_state_dict(run.average())
-    return rank == 0
+        return {"loss": objective(model, batch, answers)}
+
+    return fit(model, recipe, folder, batches, losses, rank=rank)

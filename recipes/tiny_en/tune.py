@@ -13,13 +13,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from stage import from_command_line, train_answers
+from stage import train_answers
 from torch import Tensor
 
 from llmasr.data.batches import Batch
 from llmasr.models.checkpoint import load_pretrained, save_pretrained
 from llmasr.models.language.lora import add_lora, merge_and_unload
 from llmasr.models.xllm import XLLM
+from llmasr.training.loop import from_command_line
 
 
 @dataclass(frozen=True)

@@ -39,6 +39,11 @@ class TextTokenizer(Protocol):
     path: Path
 
     @property
+    def layout(self) -> str:
+        """Return the layout of prompts that suits it; see `llmasr.prompts`."""
+        ...
+
+    @property
     def bos_id(self) -> int:
         """Return the id that begins a sequence."""
         ...

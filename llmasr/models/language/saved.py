@@ -31,11 +31,17 @@ def load_saved(folder: Path) -> PreTrainedModel:
     is_ours = kind == ChatGLM1Config.model_type
     model, report = (ChatGLM1ForCausalLM if is_ours else AutoModelForCausalLM).from_pretrained(
         folder, dtype=torch.float32, local_files_only=True, trust_remote_code=False,
-        output_loading_info=True,
+        # So that they are in the report, which names them all.
+        ignore_mismatched_sizes=True, output_loading_info=True,
     )  # fmt: skip
     for problem in ("missing_keys", "unexpected_keys", "mismatched_keys"):
-        if names := sorted(str(name) for name in report[problem]):
+        if names := sorted(_name(key) for key in report[problem]):
             listed = ", ".join(names[:5])
             raise ValueError(f"{folder}: {problem.replace('_keys', '')} weights: {listed}")
     loaded: PreTrainedModel = model
     return loaded
+
+
+def _name(key: str | tuple[str, ...]) -> str:
+    """Return the name of a weight; where shapes differ they come with it."""
+    return key if isinstance(key, str) else key[0]
