@@ -7,18 +7,20 @@ B spans in a batch, S samples.
 """
 
 import logging
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
-from functools import lru_cache, partial
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
+from functools import lru_cache
 from itertools import chain
 from numbers import Real
 from pathlib import Path
-from typing import Any, TypedDict, Unpack, overload
+from typing import Any, Unpack, overload
 
 import torch
+from torch import Tensor
 
-from llmasr.audio import SAMPLE_RATE, AudioSource
+from llmasr.audio import AudioError, AudioSource
 from llmasr.decoding import assembly, summary
+from llmasr.decoding.answers import Question, answer, listen
 from llmasr.decoding.batching import (
     Piece,
     Recording,
@@ -32,35 +34,22 @@ from llmasr.decoding.batching import (
 from llmasr.decoding.greedy import Decoding, draft_source, recognise
 from llmasr.decoding.search import SearchOptions
 from llmasr.decoding.segment import Span
+from llmasr.decoding.sight import Sight, look
 from llmasr.decoding.verify import EXACT, Acceptance
+from llmasr.media import MediaError
 from llmasr.models.checkpoint import Bundle, load_pretrained, save_pretrained
 from llmasr.models.language.quantise import quantise_int8
 from llmasr.models.precision import find_dtype, set_precision
-from llmasr.prompts import ChosenPrompt, choose_prompt
+from llmasr.options import BATCH_SECONDS, Meter, Options, Progress, Settings, each
+from llmasr.prompts import ChosenPrompt, History, choose_prompt
+from llmasr.reply import Reply
 from llmasr.transcript import Transcript
 
 logger = logging.getLogger(__name__)
 
 ASSETS = Path(__file__).parent / "assets"
-BATCH_SECONDS = 120.0
 # Inputs are read this many batches ahead, so that spans of similar length can share a batch.
 BATCHES_AHEAD = 16
-
-Progress = Callable[[float, float], None]  # seconds of audio done, seconds of audio known so far
-
-
-class Options(TypedDict, total=False):
-    """Options of `Recognizer.transcribe`, which describes them."""
-
-    language: str | None
-    batch_seconds: float
-    channel: str | int
-    sample_rate: int | None
-    instruction: str | None
-    search: SearchOptions | None
-    acceptance: Acceptance | None
-    alternatives: int
-    on_progress: Progress | None
 
 
 class Recognizer:
@@ -115,6 +104,8 @@ class Recognizer:
         self,
         audio: Any,
         *,
+        image: Any = None,
+        video: Any = None,
         language: str | None = None,
         batch_seconds: float = BATCH_SECONDS,
         channel: str | int = "mix",
@@ -127,11 +118,16 @@ class Recognizer:
     ) -> Transcript | list[Transcript]:
         """Recognise one input, or a list of inputs in the order of the list.
 
-        One input that cannot be read raises `AudioError`; in a list it becomes a transcript with
-        the status "failed", and the others are recognised all the same.
+        One input that cannot be read raises `AudioError` or, for what is seen, `MediaError`; in a
+        list it becomes a transcript with the status "failed", and the others are recognised all
+        the same.
 
         Args:
             audio: a path, bytes, a file object, samples, `(samples, rate)`, or a list of these.
+            image: a picture that helps to recognise, for models that can look: a path, bytes, a
+                file object, an array [height, width, 3] or a PIL image; for a list of inputs one
+                for all, or a list with one or None for each.
+            video: the same: a path, bytes or a file object.
             language: what is spoken, one of the languages of the model; None to leave it open.
             batch_seconds: audio in a batch, padding included; bounds memory, changes no result.
             channel: "mix", "left", "right" or the number of a channel.
@@ -146,15 +142,17 @@ class Recognizer:
                 `tokens`, with log-probability and entropy; 0 for no such details.
             on_progress: called after each batch with the seconds of audio done and known so far.
         """
-        settings = _Settings(
-            language, batch_seconds, channel, sample_rate, instruction, search, acceptance,
-            alternatives, on_progress,
+        settings = Settings(
+            image, video, language, batch_seconds, channel, sample_rate, instruction, search,
+            acceptance, alternatives, on_progress,
         )  # fmt: skip
         if _is_many(audio):
             return list(self._each(audio, settings))
         settings.check_language(self.bundle.languages)
         recording = read(audio, channel=channel, sample_rate=sample_rate)
-        found = self._recognise([recording], settings, _Meter(on_progress))[0]
+        seen = self._look(Sight(image, video))
+        recording = recording._replace(seen=seen)
+        found = self._recognise([recording], settings, Meter(on_progress))[0]
         if found.error is not None:
             raise ValueError(found.error)
         return found
@@ -166,27 +164,110 @@ class Recognizer:
 
         Inputs are read some batches ahead of their transcripts, which come in the same order.
         """
-        return self._each(audios, _Settings(**options))
+        return self._each(audios, Settings(**options))
 
-    def _each(self, audios: Iterable[AudioSource], settings: "_Settings") -> Iterator[Transcript]:
+    def answer(
+        self,
+        question: str | list[str],
+        *,
+        image: Any = None,
+        video: Any = None,
+        audio: Any = None,
+        history: History | list[History] = (),
+        max_new_tokens: int = 128,
+        search: SearchOptions | None = None,
+    ) -> Reply | list[Reply]:
+        """Answer a question about what is seen and heard, or a list of questions.
+
+        One picture or sound that cannot be read raises `MediaError` or `AudioError`; in a list the
+        reply has the status "failed", and the others are answered all the same.
+
+        Args:
+            question: what is asked, in words; with `audio` it says what to do with what is heard.
+            image: as for `transcribe`; of a list of questions one for all, or a list.
+            video: likewise.
+            audio: speech, likewise.
+            history: questions asked before about the same, with their answers:
+                `[("what is there", "a bear")]`; of a list of questions a list of such lists.
+            max_new_tokens: bound of the answer; one that reaches it is flagged "truncated".
+            search: beams or samples; None for greedy.
+        """
+        if max_new_tokens < 1:
+            raise ValueError(f"max_new_tokens is {max_new_tokens}; at least 1 is needed")
+        if isinstance(question, str):
+            context = self._context(Sight(image, video), audio)
+            asked = [Question(question, context, history)]  # type: ignore[arg-type]
+            found = answer(self.bundle, asked, max_new_tokens, search, name=self.name)[0]
+            if found.error is not None:
+                raise ValueError(found.error)
+            return found
+        count = len(question)
+        sights = map(Sight, each("image", image, count), each("video", video, count))
+        histories = each("history", list(history) if history else (), count)
+        told = zip(question, sights, each("audio", audio, count), histories, strict=False)
+        return [self._answer_or_fail(*turn, max_new_tokens, search) for turn in told]
+
+    def _answer_or_fail(
+        self,
+        question: str,
+        sight: Sight,
+        audio: Any,
+        history: History,
+        max_new_tokens: int,
+        search: SearchOptions | None,
+    ) -> Reply:
+        try:
+            asked = [Question(question, self._context(sight, audio), history)]
+        except (AudioError, MediaError, OSError) as error:
+            return Reply("", "failed", None, model=self.name, error=str(error))
+        return answer(self.bundle, asked, max_new_tokens, search, name=self.name)[0]
+
+    def _context(self, sight: Sight, audio: Any) -> dict[str, Tensor]:
+        seen = dict(self._look(sight))
+        if audio is not None:
+            recording = read(audio, channel="mix", sample_rate=None)
+            seen |= listen(self.bundle, recording, self.device)
+        return seen
+
+    def _look(self, sight: Sight) -> Mapping[str, Tensor]:
+        return look(self.bundle.model, sight, self.device)
+
+    def _each(self, audios: Iterable[AudioSource], settings: Settings) -> Iterator[Transcript]:
         settings.check_language(self.bundle.languages)
-        reading = partial(read_or_fail, channel=settings.channel, sample_rate=settings.sample_rate)
-        meter = _Meter(settings.on_progress)
+        count = len(audios) if isinstance(audios, Sized) else None
+        inputs = zip(audios, settings.sights(count), strict=False)
+        meter = Meter(settings.on_progress)
+        recordings = (self._read(audio, sight, settings) for audio, sight in inputs)
         return chain.from_iterable(
             self._recognise(window, settings, meter)
-            for window in windows(map(reading, audios), BATCHES_AHEAD * settings.batch_seconds)
+            for window in windows(recordings, BATCHES_AHEAD * settings.batch_seconds)
         )
 
+    def _read(self, audio: AudioSource, sight: Sight, settings: Settings) -> Recording:
+        """Read one input of many and look at what goes with it, where an error is a result."""
+        recording = read_or_fail(audio, channel=settings.channel, sample_rate=settings.sample_rate)
+        began = time.perf_counter()
+        try:
+            seen = self._look(sight)
+        except (MediaError, OSError) as error:
+            return recording._replace(error=recording.error or str(error))
+        seconds = recording.seconds + time.perf_counter() - began
+        return recording._replace(seen=seen, seconds=seconds)
+
     def _recognise(
-        self, recordings: Sequence[Recording], settings: "_Settings", meter: "_Meter"
+        self, recordings: Sequence[Recording], settings: Settings, meter: Meter
     ) -> list[Transcript]:
         """Pack the spans of all inputs into batches, and put the results back in order."""
         meter.expect(sum(len(recording.waveform) for recording in recordings))
         prompt = self._prompt(settings.instruction)
         how = Decoding(
-            prompt.ids if prompt else None, settings.search, settings.acceptance or EXACT,
-            settings.alternatives, draft_source(self.bundle),
-        )  # fmt: skip
+            prompt.ids,
+            self._prompt(settings.instruction, "transcribe_with_image").ids,
+            settings.search,
+            settings.acceptance or EXACT,
+            settings.alternatives,
+            draft_source(self.bundle),
+        )
         only_language = self.bundle.languages[0] if len(self.bundle.languages) == 1 else None
         language = settings.language or only_language
         heard: list[list[summary.Heard]] = [[] for _ in recordings]
@@ -201,25 +282,23 @@ class Recognizer:
                 self.bundle.tokenizer,
                 language=language,
                 model=self.name,
-                flags=prompt.flags if prompt else (),
+                flags=prompt.flags,
             )
             for recording, parts in zip(recordings, heard, strict=True)
         ]
 
-    def _prompt(self, instruction: str | None) -> ChosenPrompt | None:
-        """Return the prompt to use instead of that of training, if any."""
-        if instruction is None:
-            return None
+    def _prompt(self, instruction: str | None, task: str = "transcribe") -> ChosenPrompt:
         trained = self.bundle.model.config.prompt
-        return choose_prompt(self.bundle.tokenizer, trained, instruction)
+        return choose_prompt(self.bundle.tokenizer, trained, instruction, task)
 
     def _hear(self, batch: Sequence[Piece], how: Decoding) -> list[summary.Heard]:
         """Run a batch on the device; one that does not fit in memory runs as two halves."""
         padded, lengths = pad(batch)  # [B, S], [B]
         try:
             found = recognise(
-                self.bundle.model, padded.to(self.device), lengths.to(self.device), how
-            )
+                self.bundle.model, padded.to(self.device), lengths.to(self.device), how,
+                seen=[piece.seen for piece in batch],
+            )  # fmt: skip
         except torch.OutOfMemoryError:
             if len(batch) == 1:
                 raise
@@ -271,47 +350,6 @@ def _loaded(
     quantization: str | None,
 ) -> Recognizer:
     return Recognizer.from_pretrained(model, device=device, dtype=dtype, quantization=quantization)
-
-
-@dataclass(frozen=True)
-class _Settings:
-    """The values of `Options`."""
-
-    language: str | None = None
-    batch_seconds: float = BATCH_SECONDS
-    channel: str | int = "mix"
-    sample_rate: int | None = None
-    instruction: str | None = None
-    search: SearchOptions | None = None
-    acceptance: Acceptance | None = None
-    alternatives: int = 0
-    on_progress: Progress | None = None
-
-    def __post_init__(self) -> None:
-        if not self.batch_seconds > 0:
-            raise ValueError(f"batch_seconds is {self.batch_seconds}; it must be above 0")
-
-    def check_language(self, known: Sequence[str]) -> None:
-        if self.language is not None and self.language not in known:
-            raise ValueError(
-                f"language is {self.language!r}; this model understands: {', '.join(known)}"
-            )
-
-
-class _Meter:
-    """Counts audio, and tells whoever wants to know."""
-
-    def __init__(self, on_progress: Progress | None):
-        self.on_progress = on_progress
-        self.done = self.known = 0
-
-    def expect(self, samples: int) -> None:
-        self.known += samples
-
-    def advance(self, samples: int) -> None:
-        self.done += samples
-        if self.on_progress is not None:
-            self.on_progress(self.done / SAMPLE_RATE, self.known / SAMPLE_RATE)
 
 
 def _is_many(audio: object) -> bool:

@@ -6,7 +6,7 @@ function lays a prompt out in training and in use. The instruction and the layou
 trained with travel in its configuration.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple, Protocol
 
 from llmasr.config import PromptConfig
@@ -86,6 +86,10 @@ class ChosenPrompt(NamedTuple):
     flags: tuple[str, ...]  # ("prompt_changed",) unless it is the one of training
 
 
+# Questions asked before, with their answers.
+History = Sequence[tuple[str, str]]
+
+
 class Encoder(Protocol):
     """What a prompt needs of a tokenizer; some layouts need more of it, and say so."""
 
@@ -111,21 +115,33 @@ class InsideEncoder(Encoder, Protocol):
         ...
 
 
-class TemplateEncoder(Encoder, Protocol):
-    """A tokenizer with a chat template."""
+class ChatEncoder(Encoder, Protocol):
+    """A tokenizer that knows how ChatGLM-6B writes a conversation."""
 
-    def template_ids(self) -> tuple[list[int], list[int]]:
-        """Return the ids before and after what a user says."""
+    def chat_prompt(self, query: str, history: History = ()) -> str:
+        """Return the text of a conversation that ends with a question."""
         ...
 
 
-def lay_out(tokenizer: Encoder, instruction: str, layout: str = "plain") -> PromptIds:
-    """Return the ids before and after the speech; the answer follows the latter directly.
+class TemplateEncoder(Encoder, Protocol):
+    """A tokenizer with a chat template."""
+
+    def template_ids(self, query: str, history: History = ()) -> tuple[list[int], list[int]]:
+        """Return the ids before a user's first words, and those words with all that follows."""
+        ...
+
+
+def lay_out(
+    tokenizer: Encoder, instruction: str, layout: str = "plain", history: History = ()
+) -> PromptIds:
+    """Return the ids before and after what is seen and heard; the answer follows directly.
 
     Args:
         tokenizer: of the language model.
-        instruction: what to do with the speech.
+        instruction: what to do with the speech, or a question.
         layout: a key of `LAYOUTS`; the tokenizers of language models name theirs.
+        history: questions before this one, with their answers; pictures and speech stand before
+            the first of them.
 
     Raises:
         ValueError: there is no such layout, the tokenizer lacks a token that the layout needs, or
@@ -133,80 +149,100 @@ def lay_out(tokenizer: Encoder, instruction: str, layout: str = "plain") -> Prom
     """
     if layout not in LAYOUTS:
         raise ValueError(f"layout is {layout!r}; allowed: {', '.join(LAYOUTS)}")
-    return LAYOUTS[layout](tokenizer, instruction)
+    return LAYOUTS[layout](tokenizer, instruction, history)
 
 
 def choose_prompt(
-    tokenizer: Encoder, trained: PromptConfig, instruction: str | None = None
+    tokenizer: Encoder,
+    trained: PromptConfig,
+    instruction: str | None = None,
+    task: str = "transcribe",
 ) -> ChosenPrompt:
     """Return the prompt that a model was trained with or, flagged, one with another instruction.
+
+    Args:
+        tokenizer: of the language model.
+        trained: of the model.
+        instruction: another one than that of training.
+        task: a key of `INSTRUCTIONS`; one that the model was not trained for has the instruction
+            of "transcribe".
 
     Raises:
         ValueError: as for `lay_out`.
     """
-    changed = instruction is not None and instruction != trained.instruction
-    text = trained.instruction if instruction is None else instruction
+    usual = trained.tasks.get(task, trained.instruction)
+    changed = instruction is not None and instruction != usual
+    text = usual if instruction is None else instruction
     ids = lay_out(tokenizer, text, trained.layout)
     return ChosenPrompt(ids, (CHANGED,) if changed else ())
 
 
-def _plain(tokenizer: Encoder, instruction: str) -> PromptIds:
-    return PromptIds([tokenizer.bos_id], tokenizer.encode(instruction))
+def _plain(tokenizer: Encoder, instruction: str, history: History) -> PromptIds:
+    said = [text for turn in history for text in turn]
+    return PromptIds([tokenizer.bos_id], tokenizer.encode(" ".join([*said, instruction])))
 
 
-def _chatglm(tokenizer: Encoder, instruction: str) -> PromptIds:
+def _chatglm(tokenizer: ChatEncoder, instruction: str, history: History) -> PromptIds:
     """Put speech first, inside the part of the prompt whose tokens all see each other."""
     special = [tokenizer.id_of(name) for name in ("[MASK]", "[gMASK]", "[sMASK]", "<sop>", "<eop>")]
-    ids = tokenizer.encode(instruction)
+    text = tokenizer.chat_prompt(instruction, history) if history else instruction
+    ids = tokenizer.encode(text)
     if set(ids) & set(special):
-        raise ValueError(f"instruction is {instruction!r}; it must not contain special tokens")
+        raise ValueError(f"instruction is {text!r}; it must not contain special tokens")
     return PromptIds([], [*ids, special[1], special[3]])
 
 
-def _xllm(tokenizer: Encoder, instruction: str) -> PromptIds:
+def _xllm(tokenizer: ChatEncoder, instruction: str, history: History) -> PromptIds:
     """Spell the boundaries as text, as X-LLM does: ordinary words, not tokens of their own."""
     names = {modality: modality.capitalize() for modality in MODALITIES}
     tags = {
         modality: (tokenizer.encode(f"<{name}>"), tokenizer.encode(f"</{name}>"))
         for modality, name in names.items()
     }
-    return _chatglm(tokenizer, instruction)._replace(tags=tags)
+    return _chatglm(tokenizer, instruction, history)._replace(tags=tags)
 
 
-def _xllm_question(tokenizer: Encoder, instruction: str) -> PromptIds:
+def _xllm_question(tokenizer: ChatEncoder, instruction: str, history: History) -> PromptIds:
     """Ask in the form of X-LLM's last stage of training."""
-    return _xllm(tokenizer, f"问：{instruction}\n答：")
+    return _xllm(tokenizer, instruction if history else f"问：{instruction}\n答：", history)
 
 
-def _chatglm2(tokenizer: InsideEncoder, instruction: str) -> PromptIds:
+def _chatglm2(tokenizer: InsideEncoder, instruction: str, history: History) -> PromptIds:
     start = [tokenizer.id_of("[gMASK]"), tokenizer.id_of("sop")]
+    said = "".join(
+        f"{question}\n\n答：{answer}\n\n[Round {number}]\n\n问："
+        for number, (question, answer) in enumerate(history, start=2)
+    )
     return PromptIds(
         [*start, *tokenizer.encode("[Round 1]\n\n问：")],
-        tokenizer.encode_inside(f"{instruction}\n\n答："),
+        tokenizer.encode_inside(f"{said}{instruction}\n\n答："),
     )
 
 
-def _chatglm3(tokenizer: Encoder, instruction: str) -> PromptIds:
-    return _roles(tokenizer, instruction, sop="sop")
+def _chatglm3(tokenizer: Encoder, instruction: str, history: History) -> PromptIds:
+    return _roles(tokenizer, instruction, history, sop="sop")
 
 
-def _glm4(tokenizer: Encoder, instruction: str) -> PromptIds:
-    return _roles(tokenizer, instruction, sop="<sop>")
+def _glm4(tokenizer: Encoder, instruction: str, history: History) -> PromptIds:
+    return _roles(tokenizer, instruction, history, sop="<sop>")
 
 
-def _roles(tokenizer: Encoder, instruction: str, sop: str) -> PromptIds:
+def _roles(tokenizer: Encoder, instruction: str, history: History, sop: str) -> PromptIds:
     """Let the user speak and then ask; the answer's role has its line, so the answer is next."""
     names = ("[gMASK]", sop, "<|user|>", "<|assistant|>")
     gmask, start, user, assistant = (tokenizer.id_of(name) for name in names)
     line = tokenizer.encode("\n")
+    said: list[int] = []
+    for question, answer in history:
+        said += [*tokenizer.encode(question), assistant, *line]
+        said += [*tokenizer.encode(answer), user, *line]
     return PromptIds(
-        [gmask, start, user, *line], [*tokenizer.encode(instruction), assistant, *line]
+        [gmask, start, user, *line], [*said, *tokenizer.encode(instruction), assistant, *line]
     )
 
 
-def _template(tokenizer: TemplateEncoder, instruction: str) -> PromptIds:
-    before, after = tokenizer.template_ids()
-    return PromptIds(before, [*tokenizer.encode(instruction), *after])
+def _template(tokenizer: TemplateEncoder, instruction: str, history: History) -> PromptIds:
+    return PromptIds(*tokenizer.template_ids(instruction, history))
 
 
 LAYOUTS: dict[str, Callable[..., PromptIds]] = {

@@ -75,6 +75,7 @@ class Transcript:
             "insertions", "deletions", "relaxed", "gated" (see `llmasr.decoding.hypothesis`).
         timings: seconds of work, by step.
         llm_forwards: calls of the language model, over all segments.
+        context: what was looked at besides: "image", "video".
         accepted_rate: share of the tokens that a draft had foreseen; None if there are none.
     """
 
@@ -90,6 +91,7 @@ class Transcript:
     error: str | None = None
     llm_forwards: int = 0
     accepted_rate: float | None = None
+    context: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if self.status not in STATUSES:
@@ -111,6 +113,7 @@ class Transcript:
             raise ValueError(f"schema is {values.get('schema')!r}; this version reads {SCHEMA!r}")
         fields = {name: value for name, value in values.items() if name != "schema"}
         fields["flags"] = tuple(fields["flags"])
+        fields["context"] = tuple(fields.get("context", ()))
         fields["segments"] = tuple(_segment(segment) for segment in fields["segments"])
         return cls(**fields)
 

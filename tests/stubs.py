@@ -8,6 +8,7 @@ import soundfile
 import torch
 
 from llmasr.audio import SAMPLE_RATE
+from llmasr.config import ModelConfig
 from llmasr.decoding.greedy import Hypothesis
 
 # By level: 0, 0.25, 0.5, 0.75.
@@ -15,6 +16,11 @@ WORDS = ["silence", "low", "mid", "high"]
 
 
 class StubTokenizer:
+    bos_id = 1
+
+    def encode(self, text):
+        return []
+
     def pieces(self, ids):
         return ["\u2581" + WORDS[index] for index in ids]
 
@@ -25,6 +31,7 @@ class StubTokenizer:
 class StubBundle:
     def __init__(self, languages=("en",)):
         self.model = torch.nn.Identity()
+        self.model.config, self.model.interfaces = ModelConfig(), {"speech": None}
         self.tokenizer, self.speech_tokenizer = StubTokenizer(), None
         self.languages = languages
 
@@ -37,7 +44,7 @@ class StubRecognise:
         self.finish_reason = "stop"
         self.most_rows = 1000
 
-    def __call__(self, model, waveforms, lengths, how):
+    def __call__(self, model, waveforms, lengths, how, seen):
         self.how = how
         if len(waveforms) > self.most_rows:
             raise torch.OutOfMemoryError

@@ -208,25 +208,39 @@ def test_a_chat_template_gives_the_ids_around_the_words_of_a_user(glm4):
     tokenizer = load_tokenizer(glm4)
     gmask, sop, user, assistant = map(tokenizer.id_of, GLM4_SPECIALS[1:])
     line = tokenizer.encode("\n")
-    assert tokenizer.template_ids() == ([gmask, sop, user, *line], [assistant])
+    asked = tokenizer.encode("go <|user|>")
+    assert user not in asked
+    assert tokenizer.template_ids("go <|user|>") == (
+        [gmask, sop, user, *line], [*asked, assistant]
+    )  # fmt: skip
+
+
+def test_a_chat_template_shows_what_was_said_before(glm4):
+    tokenizer = load_tokenizer(glm4)
+    user, assistant = map(tokenizer.id_of, GLM4_SPECIALS[3:])
+    line = tokenizer.encode("\n")
+    before, after = tokenizer.template_ids("go", [("stop", "no")])
+    assert before == tokenizer.template_ids("stop")[0]
+    said, answered, asked = map(tokenizer.encode, ("stop", "no", "go"))
+    assert after == [*said, assistant, *line, *answered, user, *line, *asked, assistant]
 
 
 def test_a_chat_template_may_lie_in_a_file_or_have_a_name(glm4):
-    expected = load_tokenizer(glm4).template_ids()
+    expected = load_tokenizer(glm4).template_ids("go")
     named = [{"name": "tools", "template": ""}, {"name": "default", "template": TEMPLATE}]
     edit_config(glm4, lambda c: c.update(chat_template=named), "tokenizer_config.json")
-    assert load_tokenizer(glm4).template_ids() == expected
+    assert load_tokenizer(glm4).template_ids("go") == expected
     edit_config(glm4, lambda c: c.pop("chat_template"), "tokenizer_config.json")
     with pytest.raises(ValueError, match="no chat template"):
-        load_tokenizer(glm4).template_ids()
+        load_tokenizer(glm4).template_ids("go")
     (glm4 / "chat_template.jinja").write_text(TEMPLATE)
-    assert load_tokenizer(glm4).template_ids() == expected
+    assert load_tokenizer(glm4).template_ids("go") == expected
 
 
 def test_a_chat_template_without_the_words_of_the_user_is_refused(glm4):
     tokenizer = JsonTokenizer(glm4 / "tokenizer.json", {}, "hello")
-    with pytest.raises(ValueError, match="shows the user's words 0x"):
-        tokenizer.template_ids()
+    with pytest.raises(ValueError, match="shows 0 of 1 turns"):
+        tokenizer.template_ids("go")
     with pytest.raises(ValueError, match="names no eos_token_id"):
         tokenizer.eos_id  # noqa: B018
 

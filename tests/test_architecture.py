@@ -20,13 +20,14 @@ PACKAGE = ROOT / "llmasr"
 
 # A room sees itself, those of its own line, and every line above.
 ORDER = [
-    {"audio", "config", "filterbank", "prompts", "text"},
+    {"audio", "config", "filterbank", "media", "prompts", "text"},
     {"ops"},
     {"modules"},
     {"models"},
     {"importers"},
-    {"formats", "transcript"},
+    {"formats", "reply", "transcript"},
     {"decoding"},
+    {"options"},
     {"api"},
     {"cli", "doctor", "hub", "serving"},
 ]
@@ -37,6 +38,7 @@ MAY_SEE = {
 } | {
     "scoring": {"scoring"},
     "analysis": UP_TO_MODELS | {"analysis"},
+    "bench": {room for rooms in ORDER[:9] for room in rooms} | {"bench", "scoring"},
     "data": UP_TO_DECODING | {"data"},
     "training": UP_TO_DECODING | {"data", "training"},
 }
@@ -46,13 +48,16 @@ MAY_SEE["cli"] = set(MAY_SEE)
 # Third parties, and the only rooms that know them.
 FENCES = {
     "accelerate": {"training"},
-    "av": {"audio"},
+    "PIL": {"media"},
+    "av": {"audio", "media"},
+    "cn2an": {"scoring"},
     "fastapi": {"serving"},
     "jiwer": {"scoring"},
     "kenlm": {"decoding"},
     "lhotse": {"data"},
     "librosa": {"audio"},
     "numba": {"ops"},
+    "opencc": {"scoring"},
     "peft": {"models"},
     "pyctcdecode": {"decoding"},
     "rapidfuzz": {"scoring"},

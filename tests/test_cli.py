@@ -281,7 +281,7 @@ def test_score_tells_ids_without_a_partner(tmp_path, capsys):
     assert capsys.readouterr().err == "missing: 2\nextra: 3\n"
 
 
-@pytest.mark.parametrize("option", [["--normalizer", "magic"], ["--metric", "ter"]])
+@pytest.mark.parametrize("option", [["--norm", "magic"], ["--metric", "ter"]])
 def test_score_names_an_unknown_option(tmp_path, capsys, option):
     (tmp_path / "ref").write_text("1 a b\n")
     assert main(["score", str(tmp_path / "ref"), str(tmp_path / "ref"), *option]) == 1

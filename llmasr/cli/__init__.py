@@ -12,10 +12,10 @@ from typing import Annotated
 import typer
 
 import llmasr
-from llmasr.cli import doctor, score, transcribe
+from llmasr.cli import doctor, score, score_times, transcribe
 from llmasr.cli.common import FINE, USAGE, app
 
-__all__ = ["doctor", "main", "score", "transcribe"]
+__all__ = ["doctor", "main", "score", "score_times", "transcribe"]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -51,6 +51,7 @@ def transcript(
         model=model,
         llm_forwards=sum(part.hypothesis.llm_forwards for part in heard),
         accepted_rate=summary.accepted_rate(heard),
+        context=tuple(recording.seen),
     )
 
 

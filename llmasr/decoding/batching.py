@@ -7,7 +7,8 @@ B pieces, S samples.
 
 import time
 import warnings
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from types import MappingProxyType
 from typing import NamedTuple
 
 import numpy as np
@@ -41,6 +42,7 @@ class Recording(NamedTuple):
     flags: tuple[str, ...]
     seconds: float  # of work
     error: str | None
+    seen: Mapping[str, Tensor] = MappingProxyType({})  # by modality, vectors [n, H]
 
 
 class Piece(NamedTuple):
@@ -49,6 +51,7 @@ class Piece(NamedTuple):
     recording: int  # its index
     span: Span
     waveform: np.ndarray  # [S]
+    seen: Mapping[str, Tensor] = MappingProxyType({})  # of the recording
 
 
 def read(audio: AudioSource, *, channel: str | int, sample_rate: int | None) -> Recording:
@@ -92,7 +95,7 @@ def windows(recordings: Iterable[Recording], seconds: float) -> Iterator[list[Re
 def cut(recordings: Sequence[Recording]) -> list[Piece]:
     """Cut recordings into spans; one that is silent or too short for a frame has none."""
     return [
-        Piece(index, span, recording.waveform[span.start : span.end])
+        Piece(index, span, recording.waveform[span.start : span.end], recording.seen)
         for index, recording in enumerate(recordings)
         if len(recording.waveform) >= MIN_SAMPLES
         for part in sounding_spans(recording.waveform)

@@ -7,7 +7,7 @@ Letters: B batch, S samples, L positions, N fires, H LM width, V vocabulary.
 """
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -45,6 +45,7 @@ class Decoding:
 
     Attributes:
         prompt: another one than that of training.
+        prompt_with_sight: the same, where speech comes with a picture or a video.
         search: beams or samples instead of drafts.
         acceptance: which tokens of a draft stand.
         alternatives: likeliest tokens to name for each token of an answer; 0 for no details.
@@ -52,6 +53,7 @@ class Decoding:
     """
 
     prompt: PromptIds | None = None
+    prompt_with_sight: PromptIds | None = None
     search: SearchOptions | None = None
     acceptance: Acceptance = EXACT
     alternatives: int = 0
@@ -71,6 +73,7 @@ def recognise(
     lengths: Tensor,
     how: Decoding = Decoding(),
     *,
+    seen: Sequence[Mapping[str, Tensor]] | None = None,
     search: Search | None = None,
 ) -> list[Hypothesis]:
     """Transcribe a batch.
@@ -84,6 +87,7 @@ def recognise(
         waveforms: [B, S] float, 16 kHz, zero padded on the right, on the model's device.
         lengths: [B] int64 samples.
         how: see :class:`Decoding`.
+        seen: what each row looks at, by modality, vectors [n, H] from an interface; read first.
         search: a search to use instead of the one that ``how`` asks for.
 
     Returns:
@@ -97,7 +101,7 @@ def recognise(
     requests = [_request(draft, count) for draft, count in zip(drafts, fires, strict=True)]
     listened = time.perf_counter()
     answers = _confident(heard, requests, how.acceptance.gate)
-    pieces = _prompts(model, heard, answers, how.prompt)
+    pieces = _prompts(model, heard, answers, seen or [{}] * len(answers), how)
     asked = [index for index, answer in enumerate(answers) if not answer.finish_reason]
     if asked:
         if how.search is not None and search is None:
@@ -110,8 +114,8 @@ def recognise(
             if answer.finish_reason == "repetition":
                 answer = _second_attempt(model.reader, torch.cat(parts), answer)
             places = align(answer.ids, drafts[index].ids)
-            seen = guards.flags(answer.ids, places, requests[index].heard or 0)
-            answer.flags = tuple(dict.fromkeys((*answer.flags, *seen)))
+            noticed = guards.flags(answer.ids, places, requests[index].heard or 0)
+            answer.flags = tuple(dict.fromkeys((*answer.flags, *noticed)))
             if how.alternatives:
                 prompt = torch.cat(parts)
                 answer.tokens = tuple(inspect(model.reader, prompt, answer.ids, how.alternatives))
@@ -178,11 +182,18 @@ def _greedy(model: XLLM, acceptance: Acceptance) -> Search:
 
 
 def _prompts(
-    model: XLLM, heard: SpeechTokens, answers: Sequence[Answer], prompt: PromptIds | None
+    model: XLLM,
+    heard: SpeechTokens,
+    answers: Sequence[Answer],
+    seen: Sequence[Mapping[str, Tensor]],
+    how: Decoding,
 ) -> list[list[Tensor]]:
     """Return the pieces of every row's prompt; a row whose answer might not fit fails."""
-    rows = speech_rows(model.speech.adaptor(heard.tokens), heard.cif.token_lengths)
-    pieces = model.prompt_pieces(rows, prompt)
+    said = speech_rows(model.speech.adaptor(heard.tokens), heard.cif.token_lengths)
+    rows = [{**sight, **speech} for sight, speech in zip(seen, said, strict=True)]
+    plain = how.prompt or model.prompt
+    prompts = [(how.prompt_with_sight or plain) if sight else plain for sight in seen]
+    pieces = model.prompt_pieces(rows, prompts)
     for answer, parts in zip(answers, pieces, strict=True):
         problem = lack_of_room(model.reader, sum(map(len, parts)), answer.bound)
         if problem and not answer.finish_reason:

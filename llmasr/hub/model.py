@@ -276,8 +276,7 @@ class LlmasrForConditionalGeneration(PreTrainedModel, GenerationMixin):
         # Tags that are spelled out are among the ids already.
         if self.xllm.prompt.tags is not None:
             prompts = [prompt._replace(tags={"speech": ([], [])}) for prompt in prompts]
-        asked = zip(rows, prompts, strict=True)
-        return [self.xllm.prompt_pieces([row], prompt)[0] for row, prompt in asked]
+        return self.xllm.prompt_pieces(rows, prompts)
 
 
 def _required(input_features: Tensor | None) -> Tensor:

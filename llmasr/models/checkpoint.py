@@ -16,6 +16,7 @@ from pathlib import Path
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
 from transformers.utils import logging as transformers_logging
 
 from llmasr.config import ModelConfig, from_dict, to_dict
@@ -39,6 +40,7 @@ from llmasr.models.language.saved import load_saved
 from llmasr.models.language.tokenizer import Tokenizer
 from llmasr.models.precision import held_as
 from llmasr.models.speech import build_speech
+from llmasr.models.vision import build_vision
 from llmasr.models.xllm import XLLM
 from llmasr.prompts import choose_prompt
 
@@ -78,8 +80,7 @@ def save_pretrained(bundle: Bundle, folder: Path, *, dtype: torch.dtype = torch.
     folder.mkdir(parents=True, exist_ok=True)
     weights = {
         name: value.detach().to("cpu", dtype).contiguous()
-        for name, value in bundle.model.state_dict().items()
-        if not name.startswith(f"{LANGUAGE_MODEL}.")
+        for name, value in _own_weights(bundle.model).items()
     }
     save_file(weights, folder / "model.safetensors")
     config = json.dumps(to_dict(bundle.model.config), indent=2, ensure_ascii=False)
@@ -117,16 +118,12 @@ def load_pretrained(folder: Path) -> Bundle:
         known = language_model.config.to_dict()
         tokenizer = load_tokenizer(folder / LANGUAGE_MODEL, config=known)
     prompt = choose_prompt(tokenizer or speech_tokenizer, config.prompt).ids
-    model = XLLM({"speech": build_speech(config.speech)}, language_model, prompt, config)
+    model = XLLM(build_interfaces(config), language_model, prompt, config)
     try:
         weights = load_file(folder / "model.safetensors")
     except SafetensorError as error:
         raise ValueError(f"{folder / 'model.safetensors'}: damaged: {error}") from error
-    expected = {
-        name: value.shape
-        for name, value in model.state_dict().items()
-        if not name.startswith(f"{LANGUAGE_MODEL}.")
-    }
+    expected = {name: value.shape for name, value in _own_weights(model).items()}
     _require_none(
         folder / "model.safetensors",
         expected.keys() - weights.keys(),
@@ -144,6 +141,24 @@ def load_pretrained(folder: Path) -> Bundle:
     if tokenizer is None:
         return Bundle(model.eval(), speech_tokenizer)
     return Bundle(model.eval(), tokenizer, speech_tokenizer)
+
+
+def build_interfaces(config: ModelConfig) -> dict[str, nn.Module]:
+    """Build all interfaces of a model with fresh weights."""
+    interfaces: dict[str, nn.Module] = {"speech": build_speech(config.speech)}
+    if config.vision is not None:
+        interfaces |= build_vision(config.vision)
+    return interfaces
+
+
+def _own_weights(model: XLLM) -> dict[str, Tensor]:
+    """Return all weights but the language model's; what two interfaces share is named once."""
+    named = model.state_dict(keep_vars=True)
+    found: dict[int, str] = {}
+    for name, value in named.items():
+        if not name.startswith(f"{LANGUAGE_MODEL}."):
+            found.setdefault(id(value), name)
+    return {name: named[name] for name in found.values()}
 
 
 @contextmanager

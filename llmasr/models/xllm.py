@@ -17,6 +17,7 @@ from llmasr.config import ModelConfig
 from llmasr.models.language.base import as_language_model
 from llmasr.models.speech import SpeechInterface
 from llmasr.models.splice import splice
+from llmasr.models.vision import ImageInterface, VideoInterface
 from llmasr.prompts import PromptIds
 
 IGNORED = -100
@@ -27,19 +28,19 @@ class XLLM(nn.Module):
     """A language model with interfaces.
 
     Args:
-        interfaces: by modality; "speech" is the one that exists so far.
+        interfaces: by modality: "speech", "image", "video".
         language_model: any transformers causal LM, or one of ours, whose width is that of the
             adaptors.
         prompt: ids around the speech, from :func:`llmasr.prompts.lay_out`.
         config: travels with the model and is stored in its checkpoint.
 
     Raises:
-        ValueError: the adaptor and the language model have different widths.
+        ValueError: an adaptor and the language model have different widths.
     """
 
     def __init__(
         self,
-        interfaces: Mapping[str, SpeechInterface],
+        interfaces: Mapping[str, nn.Module],
         language_model: PreTrainedModel,
         prompt: PromptIds,
         config: ModelConfig,
@@ -48,10 +49,11 @@ class XLLM(nn.Module):
         # The module holds the weights; the reader is how everything here speaks to it.
         self.reader = as_language_model(language_model)
         width = self.reader.width
-        if config.speech.adaptor_width != width:
-            raise ValueError(
-                f"adaptor_width is {config.speech.adaptor_width}; the language model needs {width}"
-            )
+        for part in (config.speech, config.vision):
+            if part is not None and part.adaptor_width != width:
+                raise ValueError(
+                    f"adaptor_width is {part.adaptor_width}; the language model needs {width}"
+                )
         self.interfaces = nn.ModuleDict(interfaces)
         self.language_model = language_model
         self.prompt = prompt
@@ -66,6 +68,24 @@ class XLLM(nn.Module):
         """Return the speech interface."""
         return self.interfaces["speech"]  # type: ignore[return-value]
 
+    @property
+    def image(self) -> ImageInterface:
+        """Return the image interface.
+
+        Raises:
+            ValueError: the model has none.
+        """
+        return self._interface("image")  # type: ignore[return-value]
+
+    @property
+    def video(self) -> VideoInterface:
+        """Return the video interface.
+
+        Raises:
+            ValueError: the model has none.
+        """
+        return self._interface("video")  # type: ignore[return-value]
+
     def embed(self, ids: Sequence[int]) -> Tensor:
         """Return the LM's word vectors of ``ids``, [len(ids), H]."""
         return self.reader.embed(
@@ -73,7 +93,9 @@ class XLLM(nn.Module):
         )
 
     def prompt_pieces(
-        self, rows: Sequence[Mapping[str, Tensor]], prompt: PromptIds | None = None
+        self,
+        rows: Sequence[Mapping[str, Tensor]],
+        prompts: Sequence[PromptIds] | None = None,
     ) -> list[list[Tensor]]:
         """Return each row's prompt: ids before, what is seen and heard, ids after.
 
@@ -83,18 +105,15 @@ class XLLM(nn.Module):
         Args:
             rows: by modality, in the order in which they are to be read, vectors [n, H] from the
                 adaptor. Rows may have different modalities, or none.
-            prompt: another one than that of training.
+            prompts: of each row; None for that of training.
         """
-        chosen = prompt or self.prompt
-        before, after = self.embed(chosen.before), self.embed(chosen.after)
-        edges = {name: self._edges(name, chosen) for row in rows for name in row}
         pieces = []
-        for row in rows:
-            said = [
-                piece
-                for name, vectors in row.items()
-                for piece in (edges[name][0], vectors.to(before.dtype), edges[name][1])
-            ]
+        for row, prompt in zip(rows, prompts or [self.prompt] * len(rows), strict=True):
+            before, after = self.embed(prompt.before), self.embed(prompt.after)
+            said: list[Tensor] = []
+            for name, vectors in row.items():
+                opening, closing = self._edges(name, prompt)
+                said += [opening, vectors.to(before.dtype), closing]
             pieces.append([before, *said, after])
         return pieces
 
@@ -107,25 +126,49 @@ class XLLM(nn.Module):
         return self.embed(opening_ids), self.embed(closing_ids)
 
     def loss(self, speech: Tensor, lengths: Tensor, answers: Sequence[Sequence[int]]) -> Tensor:
-        """Return the mean cross entropy of the answers after their prompts.
+        """Return the mean cross entropy of the answers to speech alone, after the usual prompt.
 
         Args:
             speech: [B, N, H] vectors from the adaptor.
             lengths: [B] int64.
             answers: ids of each answer, with the end id.
         """
-        rows = self.prompt_pieces(speech_rows(speech, lengths))
-        prompt_lengths = torch.tensor([sum(map(len, pieces)) for pieces in rows]).to(lengths)
-        for pieces, answer in zip(rows, answers, strict=True):
-            pieces.append(self.embed(answer))
-        embeddings, mask = splice(rows)
+        sums = self.losses(speech_rows(speech, lengths), answers)
+        return sums.sum() / sum(map(len, answers))
+
+    def losses(
+        self,
+        rows: Sequence[Mapping[str, Tensor]],
+        answers: Sequence[Sequence[int]],
+        prompts: Sequence[PromptIds] | None = None,
+    ) -> Tensor:
+        """Return the cross entropy of each row's answer, summed over its ids: [B].
+
+        Args:
+            rows: what each prompt shows and lets hear; see `prompt_pieces`.
+            answers: ids of each answer, with the end id.
+            prompts: of each row; None for that of training.
+        """
+        pieces = self.prompt_pieces(rows, prompts)
+        prompt_lengths = torch.tensor([sum(map(len, row)) for row in pieces])
+        for row, answer in zip(pieces, answers, strict=True):
+            row.append(self.embed(answer))
+        embeddings, mask = splice(pieces)
         labels = torch.full(mask.shape, IGNORED, device=mask.device)
         for label, answer in zip(labels, answers, strict=True):
             label[-len(answer) :] = torch.tensor(answer, device=mask.device)
-        logits, _ = self.reader.read(embeddings, mask, prompt_lengths)  # [B, L, V]
-        return cross_entropy(
-            logits[:, :-1].float().flatten(0, 1), labels[:, 1:].flatten(), ignore_index=IGNORED
-        )
+        logits, _ = self.reader.read(embeddings, mask, prompt_lengths.to(mask.device))  # [B, L, V]
+        each = cross_entropy(
+            logits[:, :-1].float().flatten(0, 1), labels[:, 1:].flatten(),
+            ignore_index=IGNORED, reduction="none",
+        )  # fmt: skip
+        return each.view(len(labels), -1).sum(1)
+
+    def _interface(self, modality: str) -> nn.Module:
+        if modality not in self.interfaces:
+            known = ", ".join(self.interfaces)
+            raise ValueError(f"{modality} is given; this model takes: {known}")
+        return self.interfaces[modality]
 
 
 def speech_rows(vectors: Tensor, lengths: Tensor) -> list[dict[str, Tensor]]:

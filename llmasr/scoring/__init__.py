@@ -2,12 +2,31 @@
 
 Useful without our models: nothing here imports torch or another room of the library.
 
-    from llmasr.scoring import read_texts, score
-    print(score(read_texts("ref.jsonl"), read_texts("hyp.jsonl"), normalizer="llmasr-en"))
+    from llmasr.scoring import read_utterances, score
+    print(score(read_utterances("ref.stm"), read_utterances("hyp.jsonl"), normalizer="llmasr-en"))
 """
 
+from llmasr.scoring.alignment import ScoredUtterance, Step, align
+from llmasr.scoring.compare import Comparison, compare
 from llmasr.scoring.errors import Score, score
-from llmasr.scoring.normalise import NORMALIZERS
+from llmasr.scoring.normalise import NORMALIZERS, find_normalizer
+from llmasr.scoring.readers import read_pair, read_utterances
 from llmasr.scoring.texts import read_texts
+from llmasr.scoring.utterances import TimedWord, Utterance
 
-__all__ = ["NORMALIZERS", "Score", "read_texts", "score"]
+__all__ = [
+    "NORMALIZERS",
+    "Comparison",
+    "Score",
+    "ScoredUtterance",
+    "Step",
+    "TimedWord",
+    "Utterance",
+    "align",
+    "compare",
+    "find_normalizer",
+    "read_pair",
+    "read_texts",
+    "read_utterances",
+    "score",
+]

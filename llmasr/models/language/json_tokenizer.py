@@ -103,23 +103,37 @@ class JsonTokenizer:
             raise ValueError(f"{self.path}: no piece {piece!r}")
         return found
 
-    def template_ids(self) -> tuple[list[int], list[int]]:
-        """Return the ids before and after what a user says, from the chat template.
+    def template_ids(
+        self, query: str, history: Sequence[tuple[str, str]] = ()
+    ) -> tuple[list[int], list[int]]:
+        """Return the ids before a user's first words, and those words with all that follows.
+
+        What users and the assistant say is text: special tokens in it are spelled out.
 
         Raises:
-            ValueError: there is no template, or it does not show the user's words once.
+            ValueError: there is no template, or it does not show every turn once.
         """
         if not self.chat_template:
             raise ValueError(f"{self.path}: the model has no chat template; use another layout")
+        said = [*(text for turn in history for text in turn), query]
+        slots = [f"{SLOT}{number}{SLOT}" for number in range(len(said))]
+        roles = ("user", "assistant")
+        turns = [{"role": roles[i % 2], "content": slot} for i, slot in enumerate(slots)]
         names = {f"{name}_token": self.model.id_to_token(i) for name, i in self.special_ids.items()}
         rendered, _ = render_jinja_template(
-            conversations=[[{"role": "user", "content": SLOT}]],
-            chat_template=self.chat_template, add_generation_prompt=True, **names,
+            conversations=[turns], chat_template=self.chat_template, add_generation_prompt=True,
+            **names,
         )  # fmt: skip
-        before, *after = rendered[0].split(SLOT)
-        if len(after) != 1:
-            raise ValueError(f"{self.path}: the chat template shows the user's words {len(after)}x")
-        return self._with_specials(before), self._with_specials(after[0])
+        before, *after = re.split("(" + "|".join(map(re.escape, slots)) + ")", rendered[0])
+        if after[::2] != slots:
+            shown = f"{len(after) // 2} of {len(slots)} turns"
+            raise ValueError(f"{self.path}: the chat template shows {shown}, or not in order")
+        words = dict(zip(slots, said, strict=True))
+        parts = [
+            self.encode(words[part]) if part in words else self._with_specials(part)
+            for part in after
+        ]
+        return self._with_specials(before), [id for part in parts for id in part]
 
     def _with_specials(self, text: str) -> list[int]:
         longest_first = sorted(self.specials, key=len, reverse=True)
