@@ -8,7 +8,7 @@ B spans in a batch, S samples.
 
 import logging
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
+from collections.abc import Iterable, Iterator, Sequence
 from functools import lru_cache
 from itertools import chain
 from numbers import Real
@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any, Unpack, overload
 
 import torch
-from torch import Tensor
 
 from llmasr.audio import AudioError, AudioSource
 from llmasr.decoding import assembly, summary
@@ -34,13 +33,22 @@ from llmasr.decoding.batching import (
 from llmasr.decoding.greedy import Decoding, draft_source, recognise
 from llmasr.decoding.search import SearchOptions
 from llmasr.decoding.segment import Span
-from llmasr.decoding.sight import Sight, look
+from llmasr.decoding.sight import Context, Sight, look
 from llmasr.decoding.verify import EXACT, Acceptance
 from llmasr.media import MediaError
 from llmasr.models.checkpoint import Bundle, load_pretrained, save_pretrained
 from llmasr.models.language.quantise import quantise_int8
 from llmasr.models.precision import find_dtype, set_precision
-from llmasr.options import BATCH_SECONDS, Meter, Options, Progress, Settings, each
+from llmasr.options import (
+    BATCH_SECONDS,
+    Meter,
+    Options,
+    Progress,
+    Settings,
+    each,
+    histories,
+    shared,
+)
 from llmasr.prompts import ChosenPrompt, History, choose_prompt
 from llmasr.reply import Reply
 from llmasr.transcript import Transcript
@@ -120,7 +128,7 @@ class Recognizer:
 
         One input that cannot be read raises `AudioError` or, for what is seen, `MediaError`; in a
         list it becomes a transcript with the status "failed", and the others are recognised all
-        the same.
+        the same. A picture for all of a list that cannot be read raises at once.
 
         Args:
             audio: a path, bytes, a file object, samples, `(samples, rate)`, or a list of these.
@@ -150,8 +158,7 @@ class Recognizer:
             return list(self._each(audio, settings))
         settings.check_language(self.bundle.languages)
         recording = read(audio, channel=channel, sample_rate=sample_rate)
-        seen = self._look(Sight(image, video))
-        recording = recording._replace(seen=seen)
+        recording = self._attend(recording, Sight(image, video), Context())
         found = self._recognise([recording], settings, Meter(on_progress))[0]
         if found.error is not None:
             raise ValueError(found.error)
@@ -166,6 +173,10 @@ class Recognizer:
         """
         return self._each(audios, Settings(**options))
 
+    @overload
+    def answer(self, question: str, **options: Any) -> Reply: ...
+    @overload
+    def answer(self, question: list[str], **options: Any) -> list[Reply]: ...
     def answer(
         self,
         question: str | list[str],
@@ -173,14 +184,15 @@ class Recognizer:
         image: Any = None,
         video: Any = None,
         audio: Any = None,
-        history: History | list[History] = (),
+        history: History | Sequence[History] = (),
         max_new_tokens: int = 128,
         search: SearchOptions | None = None,
     ) -> Reply | list[Reply]:
         """Answer a question about what is seen and heard, or a list of questions.
 
         One picture or sound that cannot be read raises `MediaError` or `AudioError`; in a list the
-        reply has the status "failed", and the others are answered all the same.
+        reply has the status "failed", and the others are answered all the same. A picture or sound
+        for all of a list that cannot be read raises at once.
 
         Args:
             question: what is asked, in words; with `audio` it says what to do with what is heard.
@@ -189,80 +201,88 @@ class Recognizer:
             audio: speech, likewise.
             history: questions asked before about the same, with their answers:
                 `[("what is there", "a bear")]`; of a list of questions a list of such lists.
-            max_new_tokens: bound of the answer; one that reaches it is flagged "truncated".
+            max_new_tokens: bound of the answer; one that reaches it has the status "truncated".
             search: beams or samples; None for greedy.
         """
         if max_new_tokens < 1:
             raise ValueError(f"max_new_tokens is {max_new_tokens}; at least 1 is needed")
         if isinstance(question, str):
-            context = self._context(Sight(image, video), audio)
-            asked = [Question(question, context, history)]  # type: ignore[arg-type]
+            context = self._context(image, video, audio)
+            asked = [Question(question, context, histories([history], 1)[0])]
             found = answer(self.bundle, asked, max_new_tokens, search, name=self.name)[0]
             if found.error is not None:
                 raise ValueError(found.error)
             return found
         count = len(question)
-        sights = map(Sight, each("image", image, count), each("video", video, count))
-        histories = each("history", list(history) if history else (), count)
-        told = zip(question, sights, each("audio", audio, count), histories, strict=False)
-        return [self._answer_or_fail(*turn, max_new_tokens, search) for turn in told]
+        turns = histories(history, count)
+        given = {"image": image, "video": video, "audio": audio}
+        own = zip(*(each(name, value, count) for name, value in given.items()), strict=True)
+        common = self._context(*map(shared, given.values()))
+        questions = (
+            self._question(text, before, common, *sources)
+            for text, before, sources in zip(question, turns, own, strict=False)
+        )
+        return answer(self.bundle, questions, max_new_tokens, search, name=self.name)
 
-    def _answer_or_fail(
-        self,
-        question: str,
-        sight: Sight,
-        audio: Any,
-        history: History,
-        max_new_tokens: int,
-        search: SearchOptions | None,
-    ) -> Reply:
+    def _question(self, text: str, history: History, common: Context, *sources: Any) -> Question:
+        """Look and listen for one question of many, where an error is a result."""
         try:
-            asked = [Question(question, self._context(sight, audio), history)]
+            return Question(text, common.join(self._context(*sources)), history)
         except (AudioError, MediaError, OSError) as error:
-            return Reply("", "failed", None, model=self.name, error=str(error))
-        return answer(self.bundle, asked, max_new_tokens, search, name=self.name)[0]
+            return Question(text, error=str(error))
 
-    def _context(self, sight: Sight, audio: Any) -> dict[str, Tensor]:
-        seen = dict(self._look(sight))
-        if audio is not None:
-            recording = read(audio, channel="mix", sample_rate=None)
-            seen |= listen(self.bundle, recording, self.device)
-        return seen
+    def _context(self, image: Any, video: Any, audio: Any) -> Context:
+        seen = self._look(Sight(image, video))
+        if audio is None:
+            return seen
+        recording = read(audio, channel="mix", sample_rate=None)
+        return seen.join(listen(self.bundle, recording, self.device))
 
-    def _look(self, sight: Sight) -> Mapping[str, Tensor]:
+    def _look(self, sight: Sight) -> Context:
         return look(self.bundle.model, sight, self.device)
+
+    def _attend(self, recording: Recording, sight: Sight, common: Context) -> Recording:
+        """Add what is seen to what was read."""
+        began = time.perf_counter()
+        seen = common.join(self._look(sight))
+        seconds = recording.seconds + time.perf_counter() - began
+        flags = (*recording.flags, *seen.flags)
+        return recording._replace(seen=seen.vectors, flags=flags, seconds=seconds)
 
     def _each(self, audios: Iterable[AudioSource], settings: Settings) -> Iterator[Transcript]:
         settings.check_language(self.bundle.languages)
-        count = len(audios) if isinstance(audios, Sized) else None
-        inputs = zip(audios, settings.sights(count), strict=False)
+        inputs = settings.pair(audios)
+        common = self._look(settings.shared)
         meter = Meter(settings.on_progress)
-        recordings = (self._read(audio, sight, settings) for audio, sight in inputs)
+        recordings = (self._read(audio, sight, common, settings) for audio, sight in inputs)
         return chain.from_iterable(
             self._recognise(window, settings, meter)
             for window in windows(recordings, BATCHES_AHEAD * settings.batch_seconds)
         )
 
-    def _read(self, audio: AudioSource, sight: Sight, settings: Settings) -> Recording:
+    def _read(
+        self, audio: AudioSource, sight: Sight, common: Context, settings: Settings
+    ) -> Recording:
         """Read one input of many and look at what goes with it, where an error is a result."""
         recording = read_or_fail(audio, channel=settings.channel, sample_rate=settings.sample_rate)
-        began = time.perf_counter()
+        if recording.error is not None:
+            return recording
         try:
-            seen = self._look(sight)
+            return self._attend(recording, sight, common)
         except (MediaError, OSError) as error:
-            return recording._replace(error=recording.error or str(error))
-        seconds = recording.seconds + time.perf_counter() - began
-        return recording._replace(seen=seen, seconds=seconds)
+            # Without samples there is nothing to recognise.
+            return recording._replace(waveform=recording.waveform[:0], error=str(error))
 
     def _recognise(
         self, recordings: Sequence[Recording], settings: Settings, meter: Meter
     ) -> list[Transcript]:
         """Pack the spans of all inputs into batches, and put the results back in order."""
         meter.expect(sum(len(recording.waveform) for recording in recordings))
-        prompt = self._prompt(settings.instruction)
+        plain = self._prompt(settings.instruction, "transcribe")
+        with_sight = self._prompt(settings.instruction, "transcribe_with_image")
         how = Decoding(
-            prompt.ids,
-            self._prompt(settings.instruction, "transcribe_with_image").ids,
+            plain.ids,
+            with_sight.ids,
             settings.search,
             settings.acceptance or EXACT,
             settings.alternatives,
@@ -282,12 +302,12 @@ class Recognizer:
                 self.bundle.tokenizer,
                 language=language,
                 model=self.name,
-                flags=prompt.flags,
+                flags=(with_sight if recording.seen else plain).flags,
             )
             for recording, parts in zip(recordings, heard, strict=True)
         ]
 
-    def _prompt(self, instruction: str | None, task: str = "transcribe") -> ChosenPrompt:
+    def _prompt(self, instruction: str | None, task: str) -> ChosenPrompt:
         trained = self.bundle.model.config.prompt
         return choose_prompt(self.bundle.tokenizer, trained, instruction, task)
 

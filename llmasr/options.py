@@ -1,14 +1,15 @@
 """What can be asked of a transcription, by keyword; `Recognizer.transcribe` describes it."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
 from dataclasses import dataclass
-from itertools import repeat
+from itertools import chain, repeat
 from typing import Any, TypedDict
 
 from llmasr.audio import SAMPLE_RATE
 from llmasr.decoding.search import SearchOptions
 from llmasr.decoding.sight import Sight
 from llmasr.decoding.verify import Acceptance
+from llmasr.prompts import History
 
 BATCH_SECONDS = 120.0
 
@@ -58,16 +59,21 @@ class Settings:
                 f"language is {self.language!r}; this model understands: {', '.join(known)}"
             )
 
-    def sights(self, count: int | None) -> Iterator[Sight]:
-        """Return what goes with each input: of a list one after the other, else always the same.
+    @property
+    def shared(self) -> Sight:
+        """What goes with every input."""
+        return Sight(shared(self.image), shared(self.video))
 
-        Args:
-            count: of inputs, if it is known.
+    def pair(self, audios: Iterable[Any]) -> Iterator[tuple[Any, Sight]]:
+        """Put each input together with what goes with it alone.
 
         Raises:
-            ValueError: a list has another length.
+            ValueError: a list has another length than the inputs; at once if these have a length,
+                otherwise when it shows.
         """
-        return map(Sight, each("image", self.image, count), each("video", self.video, count))
+        lists = {"image": self.image, "video": self.video}
+        count = len(audios) if isinstance(audios, Sized) else None
+        return _pair(audios, lists, [each(name, value, count) for name, value in lists.items()])
 
 
 class Meter:
@@ -88,14 +94,49 @@ class Meter:
             self.on_progress(self.done / SAMPLE_RATE, self.known / SAMPLE_RATE)
 
 
+def shared(value: Any) -> Any:
+    """Return a value that is the same for all, or None if it is a list with one for each."""
+    return None if isinstance(value, list) else value
+
+
 def each(name: str, value: Any, count: int | None) -> Iterator[Any]:
-    """Return the items of a list, or a single value again and again.
+    """Return the items of a list, or None again and again for a value that all share.
 
     Raises:
-        ValueError: a list does not have ``count`` items.
+        ValueError: a list does not have ``count`` items or, where that is None, is used up.
     """
     if not isinstance(value, list):
-        return repeat(value)
+        return repeat(None)
     if count is not None and len(value) != count:
         raise ValueError(f"{name} is a list of {len(value)}; allowed: one for each of {count}")
-    return iter(value)
+    return _items(name, value)
+
+
+def histories(history: Sequence[Any], count: int) -> list[History]:
+    """Return what was asked before each of so many questions; of nothing, nothing for each.
+
+    Raises:
+        ValueError: there is not one history for each question, or a turn is not a pair of texts.
+    """
+    found = list(each("history", list(history), count)) if history else [()] * count
+    for turn in chain.from_iterable(found):
+        is_pair = isinstance(turn, tuple | list) and len(turn) == 2
+        if not is_pair or not all(isinstance(text, str) for text in turn):
+            raise ValueError(f"history has {turn!r}; allowed: pairs of texts, (question, answer)")
+    return found
+
+
+def _items(name: str, values: list[Any]) -> Iterator[Any]:
+    yield from values
+    raise ValueError(f"{name} is a list of {len(values)}; allowed: one for each, of which are more")
+
+
+def _pair(
+    audios: Iterable[Any], lists: dict[str, Any], items: list[Iterator[Any]]
+) -> Iterator[tuple[Any, Sight]]:
+    count = 0
+    for audio in audios:
+        count += 1
+        yield audio, Sight(*map(next, items))
+    for name, value in lists.items():
+        each(name, value, count)

@@ -13,9 +13,10 @@ class Reply:
         text: the answer; empty if there is none.
         status: "ok"; "empty" (the model says nothing); "truncated" (the answer reached its bound);
             "failed" (see `error`).
-        finish_reason: "stop", "length", "repetition"; None when it failed.
+        finish_reason: "stop"; "length" (it reached its bound); None when it failed.
         context: what was looked at and listened to: "image", "video", "speech".
-        flags: what a reader should know.
+        flags: what a reader should know: "silence" (nothing was heard in the audio),
+            "audio_truncated", "channels_differ", "rescaled", "video_damaged".
         confidence: geometric mean of the probabilities of the tokens, in [0, 1].
         timings: seconds of work, by step.
         model: its name.

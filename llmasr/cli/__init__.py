@@ -1,4 +1,4 @@
-"""The command line: `llmasr transcribe`, `llmasr score`, `llmasr doctor`; one file a command.
+"""The command line: `llmasr transcribe`, `answer`, `score`, `bench`, `doctor`; one file a command.
 
 Exit codes: 0 all fine, 1 usage, 2 some input failed or was truncated, 130 interrupted. Heavy
 libraries are imported by the commands that need them, so that `llmasr --help` is quick.
@@ -12,10 +12,10 @@ from typing import Annotated
 import typer
 
 import llmasr
-from llmasr.cli import doctor, score, score_times, transcribe
+from llmasr.cli import answer, bench, doctor, score, score_times, transcribe
 from llmasr.cli.common import FINE, USAGE, app
 
-__all__ = ["doctor", "main", "score", "score_times", "transcribe"]
+__all__ = ["answer", "bench", "doctor", "main", "score", "score_times", "transcribe"]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

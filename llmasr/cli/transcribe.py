@@ -4,14 +4,15 @@ import json
 import os
 import sys
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal, TextIO
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple, TextIO
 
 import typer
 
 from llmasr.cli.common import FINE, INCOMPLETE, app, usage_errors
+from llmasr.cli.sight import Sights, find_shown
 from llmasr.formats import FORMATS
 
 if TYPE_CHECKING:
@@ -24,8 +25,8 @@ STDIN = "-"
 STATUS_FILE = "status.jsonl"
 # What a folder is searched for; a file that is named is read whatever its suffix.
 SUFFIXES = (
-    *(".aac", ".aif", ".aiff", ".au", ".caf", ".flac", ".m4a", ".mkv", ".mov", ".mp3", ".mp4"),
-    *(".oga", ".ogg", ".opus", ".wav", ".webm", ".wma"),
+    *(".aac", ".aif", ".aiff", ".au", ".avi", ".caf", ".flac", ".m4a", ".mkv", ".mov", ".mp3"),
+    *(".mp4", ".mpeg", ".mpg", ".oga", ".ogg", ".opus", ".wav", ".webm", ".wma"),
 )
 
 
@@ -42,6 +43,18 @@ def _transcribe(
     ] = "float32",
     quantization: Annotated[
         Literal["int8"] | None, typer.Option(help="Of the language model; saves memory.")
+    ] = None,
+    image: Annotated[
+        str | None, typer.Option(help="A picture that goes with all files, for models that look.")
+    ] = None,
+    image_dir: Annotated[
+        Path | None, typer.Option(help="Pictures: <stem>.png, .jpg, ... goes with <stem>.wav.")
+    ] = None,
+    video: Annotated[
+        str | None, typer.Option(help="A video that goes with all files; may be one of them.")
+    ] = None,
+    video_dir: Annotated[
+        Path | None, typer.Option(help="Videos, by their stems; may be the folder of the files.")
     ] = None,
     language: Annotated[
         str | None, typer.Option(help="What is spoken; one language of the model.")
@@ -70,7 +83,9 @@ def _transcribe(
 
     Without --output-dir the result goes to standard output: the text of one file as it is; of many
     files one line each, the name, a tab and the text (with json, one object a line). One JSON
-    status line for each file goes to standard error, or to status.jsonl in the output folder.
+    status line for each file goes to standard error, or to status.jsonl in the output folder; its
+    "context" names what was looked at. A file without a partner in --image-dir is transcribed
+    without a picture.
 
     Exit code: 0 all fine, 1 usage, 2 some file failed or was truncated.
     """
@@ -80,13 +95,19 @@ def _transcribe(
         output = _Folder(output_dir, format) if output_dir else _Screen(format, quiet)
         output.check(sources, resume)
         search = _search(beam_size)
+        sights = Sights(
+            find_shown("image", image, image_dir, sources),
+            find_shown("video", video, video_dir, sources),
+        )
         recognizer = _load(model, device, dtype, quantization)
-        todo = output.prepare(sources, model if resume else None)
+        todo = output.prepare(sources, _Earlier(model, sights) if resume else None)
     statuses = set()
     with _terminal(len(todo), has_bar=not (quiet or no_progress)) as bar:
         with usage_errors():
             transcripts = recognizer.transcribe_each(
                 map(_content, todo),
+                image=sights.image.argument(todo),
+                video=sights.video.argument(todo),
                 language=language,
                 search=search,
                 batch_seconds=batch_seconds,
@@ -98,6 +119,20 @@ def _transcribe(
             statuses.add(transcript.status)
             bar.count()
     return INCOMPLETE if statuses & PROBLEMS else FINE
+
+
+class _Earlier(NamedTuple):
+    """What an earlier run must have done for its results to stand."""
+
+    model: str
+    sights: Sights
+
+    def stands(self, status: Mapping[str, Any]) -> bool:
+        """Tell whether a result, by its status line, needs no repetition."""
+        # Earlier versions looked at nothing.
+        found = (status["model"], status.get("context", []))
+        wanted = (self.model, self.sights.context(status["file"]))
+        return found == wanted and status["status"] not in PROBLEMS
 
 
 class _Screen:
@@ -116,7 +151,7 @@ class _Screen:
         if not self.has_one and self.format not in ("txt", "json"):
             raise ValueError(f"--format {self.format} of {len(sources)} files needs --output-dir")
 
-    def prepare(self, sources: Sequence[str], resumed_model: str | None) -> list[str]:
+    def prepare(self, sources: Sequence[str], earlier: _Earlier | None) -> list[str]:
         """Return the sources that are to be recognised: all."""
         return list(sources)
 
@@ -155,10 +190,10 @@ class _Folder:
                 )
             source_of[target] = source
 
-    def prepare(self, sources: Sequence[str], resumed_model: str | None) -> list[str]:
+    def prepare(self, sources: Sequence[str], earlier: _Earlier | None) -> list[str]:
         """Make the folder, and return the sources whose results are not in it."""
         self.path.mkdir(parents=True, exist_ok=True)
-        done = {} if resumed_model is None else self._done_by(resumed_model)
+        done = {} if earlier is None else self._done(earlier)
         kept = [done[source] for source in sources if source in done]
         _replace(self.status_path, "".join(line + "\n" for line in kept))
         return [source for source in sources if source not in done]
@@ -177,7 +212,7 @@ class _Folder:
         stem = "stdin" if source == STDIN else Path(source).stem
         return self.path / f"{stem}.{self.format}"
 
-    def _done_by(self, model: str) -> dict[str, str]:
+    def _done(self, earlier: _Earlier) -> dict[str, str]:
         """Return the status lines of an earlier run that need no repetition, by source."""
         done = {}
         text = self.status_path.read_text(encoding="utf-8") if self.status_path.exists() else ""
@@ -186,8 +221,7 @@ class _Folder:
                 status = json.loads(line)
             except json.JSONDecodeError:  # the line that was being written when the run was killed
                 continue
-            is_done = status["status"] not in PROBLEMS and status["model"] == model
-            if is_done and self._target(status["file"]).exists():
+            if earlier.stands(status) and self._target(status["file"]).exists():
                 done[status["file"]] = line
         return done
 
@@ -282,6 +316,7 @@ def _status_line(source: str, transcript: "Transcript") -> str:
         "status": transcript.status,
         "error": transcript.error,
         "flags": transcript.flags,
+        "context": transcript.context,
         "duration": transcript.duration,
         "rtf": round(seconds / transcript.duration, 4) if transcript.duration else None,
         "model": transcript.model,

@@ -1,9 +1,11 @@
-"""A speech interface and a language model that have not met yet, as one model to be trained."""
+"""Interfaces and a language model that have not met yet, as one model to be trained."""
 
+from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
 
 import torch
+from torch import nn
 
 from llmasr.config import ModelConfig, PromptConfig
 from llmasr.importers.language import load_language_model
@@ -23,14 +25,14 @@ def attach_language_model(
     layout: str | None = None,
     dtype: torch.dtype = torch.float32,
 ) -> Bundle:
-    """Put the speech interface of a model in front of another language model.
+    """Put the interfaces of a model, for speech and for what is seen, in front of another LM.
 
-    What hears stays as it was trained; the S-Adaptor and the boundaries, which speak to the new
-    language model, begin at random and are to be trained (stage 2 of X-LLM, arXiv 2305.04160). The
-    CIF hypothesis, in its own vocabulary, is the draft of the answer.
+    What hears and sees stays as it was trained; the adaptors and the boundaries, which speak to the
+    new language model, begin at random and are to be trained (stage 2 of X-LLM, arXiv 2305.04160).
+    The CIF hypothesis, in its own vocabulary, is the draft of the answer.
 
     Args:
-        speech: has the interface; it is not changed.
+        speech: has the interfaces; it is not changed.
         folder: a language model as :func:`load_language_model` takes it, with its tokenizer.
         instruction: what the language model is told to do; None for the usual words in the first
             language of ``speech``.
@@ -51,15 +53,16 @@ def attach_language_model(
         tokenizer.layout if layout is None else layout,
     )
     width = language_model.get_input_embeddings().weight.shape[1]
-    config = ModelConfig(
-        replace(trained.speech, adaptor_width=width), prompt, trained.languages, trained.version
+    vision = trained.vision and replace(trained.vision, adaptor_width=width)
+    config = replace(
+        trained, speech=replace(trained.speech, adaptor_width=width), prompt=prompt, vision=vision
     )
-    model = XLLM(
-        {"speech": _with_new_adaptor(speech.model.speech, config)},
-        language_model,
-        choose_prompt(tokenizer, prompt).ids,
-        config,
-    )
+    interfaces = {
+        "speech": _with_new_adaptor(speech.model.speech, config),
+        **_seeing_with_new_adaptors(speech.model, config),
+    }
+    ids = choose_prompt(tokenizer, prompt).ids
+    model = XLLM(interfaces, language_model, ids, config)
     return Bundle(model.eval(), tokenizer, _speech_tokenizer(speech))
 
 
@@ -68,6 +71,16 @@ def _with_new_adaptor(trained: SpeechInterface, config: ModelConfig) -> SpeechIn
     fresh = {name: value for name, value in speech.state_dict().items() if "adaptor." in name}
     speech.load_state_dict(trained.state_dict() | fresh)
     return speech
+
+
+def _seeing_with_new_adaptors(trained: XLLM, config: ModelConfig) -> dict[str, nn.Module]:
+    """Copy what sees; the copies share a trunk as the originals do."""
+    if config.vision is None:
+        return {}
+    copies = deepcopy({name: trained.interfaces[name] for name in config.vision.modalities})
+    for interface in copies.values():
+        interface.adaptor = nn.Linear(config.vision.qformer.width, config.vision.adaptor_width)
+    return copies
 
 
 def _speech_tokenizer(speech: Bundle) -> Tokenizer:

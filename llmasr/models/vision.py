@@ -94,17 +94,32 @@ class VisualTrunk(nn.Module):
         Raises:
             ValueError: the pictures have another size than the ViT's.
         """
+        if not len(pixels):
+            # transformers' attention cannot be given nothing
+            return queries.expand(0, -1, -1)
+        return self.ask(self.see(pixels), queries)
+
+    def see(self, pixels: Tensor) -> Tensor:
+        """Map pictures [N, 3, S, S] to patches [N, P, C], the part that is frozen in X-LLM.
+
+        Raises:
+            ValueError: the pictures have another size than the ViT's.
+        """
         size = self.vit.config.image_size
         if pixels.shape[1:] != (3, size, size):
             raise ValueError(
                 f"pixels is {list(pixels.shape)}; allowed: [any number, 3, {size}, {size}]"
             )
-        if not len(pixels):
-            # transformers' attention cannot be given nothing
-            return queries.expand(0, -1, -1)
-        hidden = self.norm(self.vit(pixels).last_hidden_state)  # [N, P, C]
-        every = queries.expand(len(pixels), -1, -1)  # [N, Q, D]
-        return self.qformer(every, encoder_hidden_states=hidden).last_hidden_state
+        patches: Tensor = self.vit(pixels).last_hidden_state
+        return patches
+
+    def ask(self, patches: Tensor, queries: Tensor) -> Tensor:
+        """Map patches [N, P, C] and queries [Q, D] to [N, Q, D]."""
+        every = queries.expand(len(patches), -1, -1)  # [N, Q, D]
+        answers: Tensor = self.qformer(
+            every, encoder_hidden_states=self.norm(patches)
+        ).last_hidden_state
+        return answers
 
 
 class ImageInterface(nn.Module):
@@ -125,6 +140,10 @@ class ImageInterface(nn.Module):
     def forward(self, pixels: Tensor) -> Tensor:
         """Map images [B, 3, S, S] to LM vectors [B, Q, H]."""
         return self.adaptor(self.trunk(pixels, self.queries))
+
+    def read_patches(self, patches: Tensor) -> Tensor:
+        """Map what the ViT made of images, [B, P, C], to LM vectors [B, Q, H]."""
+        return self.adaptor(self.trunk.ask(patches, self.queries))
 
 
 class VideoInterface(nn.Module):

@@ -1,6 +1,6 @@
 """Pictures as arrays, with what they show: drawn for stage 1, or those of the data set.
 
-    python recipes/scenes_masr/gallery.py --data runs/scenes_masr/data --out runs/scenes_masr/gallery
+    python recipes/scenes_masr/gallery.py --shards 30
 
 Draws pictures without sentences by the rules of `train`: its drawings and kinds of background, and
 no combination of things that a dev or test picture shows. A shard that is there is kept.
@@ -13,6 +13,7 @@ import functools
 import io
 import json
 import random
+from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
@@ -75,7 +76,7 @@ def photograph(scene: Scene) -> Image.Image:
 
 
 def tabulate(
-    pictures: list[Image.Image], things: list[list[tuple[str, tuple[float, ...]]]]
+    pictures: Sequence[Image.Image], things: Sequence[Sequence[tuple[str, tuple[float, ...]]]]
 ) -> Gallery:
     """Put pictures and their things, given as (word, box in pixels of `SIDE`), into arrays."""
     side = VISION.vit.image_size
@@ -129,8 +130,12 @@ def read_gallery(folder: Path) -> Gallery:
     paths = sorted(folder.glob("*.pt"))
     if not paths:
         raise ValueError(f"{folder} holds no pictures (*.pt); gallery.py draws them")
-    shards = [torch.load(path, weights_only=True) for path in paths]
-    return Gallery(*(torch.cat(columns) for columns in zip(*shards, strict=True)))
+    return join([Gallery(*torch.load(path, weights_only=True)) for path in paths])
+
+
+def join(galleries: list[Gallery]) -> Gallery:
+    """Return the pictures of all galleries."""
+    return Gallery(*(torch.cat(columns) for columns in zip(*galleries, strict=True)))
 
 
 def write_shard(number: int, out: Path, forbidden: set[frozenset[str]]) -> None:

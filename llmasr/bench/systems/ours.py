@@ -53,7 +53,7 @@ class Ours:
             "commit": commit(),
             "weights": digest_of_folder(folder),
             "device": torch_device(self.setup.device),
-            "dtype": f"{self.setup.dtype}, acoustic part float32",
+            "dtype": f"{self.setup.dtype} (acoustic part float32)",
             "threads": torch.get_num_threads(),
         }
 
