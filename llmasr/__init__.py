@@ -15,14 +15,18 @@ if TYPE_CHECKING:
     from llmasr.audio import load_audio
     from llmasr.decoding.consistency import verify_batch
     from llmasr.decoding.search import SearchOptions
+    from llmasr.decoding.verify import Acceptance
     from llmasr.ops.cif import cif
+    from llmasr.reply import Reply
     from llmasr.scoring import score
     from llmasr.transcript import Transcript
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "Acceptance",
     "Recognizer",
+    "Reply",
     "SearchOptions",
     "Transcript",
     "__version__",
@@ -34,7 +38,9 @@ __all__ = [
 ]
 
 _MODULE_OF = {
+    "Acceptance": "llmasr.decoding.verify",
     "Recognizer": "llmasr.api",
+    "Reply": "llmasr.reply",
     "SearchOptions": "llmasr.decoding.search",
     "Transcript": "llmasr.transcript",
     "cif": "llmasr.ops.cif",

@@ -39,16 +39,7 @@ from llmasr.media import MediaError
 from llmasr.models.checkpoint import Bundle, load_pretrained, save_pretrained
 from llmasr.models.language.quantise import quantise_int8
 from llmasr.models.precision import find_dtype, set_precision
-from llmasr.options import (
-    BATCH_SECONDS,
-    Meter,
-    Options,
-    Progress,
-    Settings,
-    each,
-    histories,
-    shared,
-)
+from llmasr.options import BATCH_SECONDS, AnswerOptions, Given, Meter, Options, Progress, Settings
 from llmasr.prompts import ChosenPrompt, History, choose_prompt
 from llmasr.reply import Reply
 from llmasr.transcript import Transcript
@@ -174,9 +165,9 @@ class Recognizer:
         return self._each(audios, Settings(**options))
 
     @overload
-    def answer(self, question: str, **options: Any) -> Reply: ...
+    def answer(self, question: str, **options: Unpack[AnswerOptions]) -> Reply: ...
     @overload
-    def answer(self, question: list[str], **options: Any) -> list[Reply]: ...
+    def answer(self, question: list[str], **options: Unpack[AnswerOptions]) -> list[Reply]: ...
     def answer(
         self,
         question: str | list[str],
@@ -206,23 +197,18 @@ class Recognizer:
         """
         if max_new_tokens < 1:
             raise ValueError(f"max_new_tokens is {max_new_tokens}; at least 1 is needed")
-        if isinstance(question, str):
-            context = self._context(image, video, audio)
-            asked = [Question(question, context, histories([history], 1)[0])]
-            found = answer(self.bundle, asked, max_new_tokens, search, name=self.name)[0]
-            if found.error is not None:
-                raise ValueError(found.error)
-            return found
-        count = len(question)
-        turns = histories(history, count)
-        given = {"image": image, "video": video, "audio": audio}
-        own = zip(*(each(name, value, count) for name, value in given.items()), strict=True)
-        common = self._context(*map(shared, given.values()))
-        questions = (
-            self._question(text, before, common, *sources)
-            for text, before, sources in zip(question, turns, own, strict=False)
-        )
-        return answer(self.bundle, questions, max_new_tokens, search, name=self.name)
+        is_one = isinstance(question, str)
+        questions = [question] if isinstance(question, str) else question
+        given = Given(image, video, audio, [history] if is_one else history)
+        paired = given.pair(questions)
+        common = self._context(*given.shared)
+        asked = (self._question(text, before, common, *own) for text, before, own in paired)
+        replies = answer(self.bundle, asked, max_new_tokens, search, name=self.name)
+        if not is_one:
+            return replies
+        if replies[0].error is not None:
+            raise ValueError(replies[0].error)
+        return replies[0]
 
     def _question(self, text: str, history: History, common: Context, *sources: Any) -> Question:
         """Look and listen for one question of many, where an error is a result."""

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
 from dataclasses import dataclass
 from itertools import chain, repeat
-from typing import Any, TypedDict
+from typing import Any, NamedTuple, TypedDict
 
 from llmasr.audio import SAMPLE_RATE
 from llmasr.decoding.search import SearchOptions
@@ -30,6 +30,17 @@ class Options(TypedDict, total=False):
     acceptance: Acceptance | None
     alternatives: int
     on_progress: Progress | None
+
+
+class AnswerOptions(TypedDict, total=False):
+    """Options of `Recognizer.answer`, which describes them."""
+
+    image: Any
+    video: Any
+    audio: Any
+    history: History | Sequence[History]
+    max_new_tokens: int
+    search: SearchOptions | None
 
 
 @dataclass(frozen=True)
@@ -62,7 +73,7 @@ class Settings:
     @property
     def shared(self) -> Sight:
         """What goes with every input."""
-        return Sight(shared(self.image), shared(self.video))
+        return Sight(_shared(self.image), _shared(self.video))
 
     def pair(self, audios: Iterable[Any]) -> Iterator[tuple[Any, Sight]]:
         """Put each input together with what goes with it alone.
@@ -73,7 +84,38 @@ class Settings:
         """
         lists = {"image": self.image, "video": self.video}
         count = len(audios) if isinstance(audios, Sized) else None
-        return _pair(audios, lists, [each(name, value, count) for name, value in lists.items()])
+        return _pair(audios, lists, [_each(name, value, count) for name, value in lists.items()])
+
+
+class Given(NamedTuple):
+    """What questions are about: of each kind one thing for all of them, or a list."""
+
+    image: Any
+    video: Any
+    audio: Any
+    history: Sequence[Any]  # one for each question; empty for none
+
+    @property
+    def shared(self) -> tuple[Any, Any, Any]:
+        """Image, video and audio of all questions."""
+        return _shared(self.image), _shared(self.video), _shared(self.audio)
+
+    def pair(self, questions: Sequence[str]) -> Iterator[tuple[str, History, tuple[Any, ...]]]:
+        """Put each question together with what was asked before, and what it alone is about.
+
+        Raises:
+            ValueError: a list has another length than the questions, or a turn of a history is not
+                a pair of texts.
+        """
+        count = len(questions)
+        histories = list(_each("history", list(self.history), count)) if self.history else []
+        for turn in chain.from_iterable(histories):
+            is_pair = isinstance(turn, tuple | list) and len(turn) == 2
+            if not is_pair or not all(isinstance(text, str) for text in turn):
+                raise ValueError(f"history has {turn!r}; allowed: (question, answer), both texts")
+        sources = {"image": self.image, "video": self.video, "audio": self.audio}
+        own = zip(*(_each(name, value, count) for name, value in sources.items()), strict=True)
+        return zip(questions, histories or repeat(()), own, strict=False)
 
 
 class Meter:
@@ -94,12 +136,12 @@ class Meter:
             self.on_progress(self.done / SAMPLE_RATE, self.known / SAMPLE_RATE)
 
 
-def shared(value: Any) -> Any:
+def _shared(value: Any) -> Any:
     """Return a value that is the same for all, or None if it is a list with one for each."""
     return None if isinstance(value, list) else value
 
 
-def each(name: str, value: Any, count: int | None) -> Iterator[Any]:
+def _each(name: str, value: Any, count: int | None) -> Iterator[Any]:
     """Return the items of a list, or None again and again for a value that all share.
 
     Raises:
@@ -109,21 +151,7 @@ def each(name: str, value: Any, count: int | None) -> Iterator[Any]:
         return repeat(None)
     if count is not None and len(value) != count:
         raise ValueError(f"{name} is a list of {len(value)}; allowed: one for each of {count}")
-    return _items(name, value)
-
-
-def histories(history: Sequence[Any], count: int) -> list[History]:
-    """Return what was asked before each of so many questions; of nothing, nothing for each.
-
-    Raises:
-        ValueError: there is not one history for each question, or a turn is not a pair of texts.
-    """
-    found = list(each("history", list(history), count)) if history else [()] * count
-    for turn in chain.from_iterable(found):
-        is_pair = isinstance(turn, tuple | list) and len(turn) == 2
-        if not is_pair or not all(isinstance(text, str) for text in turn):
-            raise ValueError(f"history has {turn!r}; allowed: pairs of texts, (question, answer)")
-    return found
+    return _items(name, value) if count is None else iter(value)
 
 
 def _items(name: str, values: list[Any]) -> Iterator[Any]:
@@ -139,4 +167,4 @@ def _pair(
         count += 1
         yield audio, Sight(*map(next, items))
     for name, value in lists.items():
-        each(name, value, count)
+        _each(name, value, count)

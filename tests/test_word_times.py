@@ -230,7 +230,7 @@ def test_the_command_prints_the_table_and_names_what_is_missing(tmp_path, capsys
 def test_the_command_is_content_with_a_complete_pair(tmp_path, capsys):
     (tmp_path / "ref.ctm").write_text("a 1 1.0 0.5 One\n")
     files = [str(tmp_path / "ref.ctm")] * 2
-    assert main(["score-times", *files, "--normalizer", "llmasr-en"]) == 0
+    assert main(["score-times", *files, "--norm", "llmasr-en"]) == 0
     assert "norm=llmasr-en-1@" in capsys.readouterr().out
 
 

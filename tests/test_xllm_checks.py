@@ -81,9 +81,7 @@ def tiny(kind="prefix", seed=0):
     interfaces = {"speech": build_feature_speech(FEATURES), **build_vision(VISION)}
     for name, weight in nn.ModuleDict(interfaces).named_parameters():
         weight.data += 0.2 * torch.randn_like(weight) * ("norm" not in name.lower())
-    language_model, prompt = (
-        (prefix_lm(), PREFIX) if kind == "prefix" else (causal_lm(), CAUSAL)
-    )
+    language_model, prompt = (prefix_lm(), PREFIX) if kind == "prefix" else (causal_lm(), CAUSAL)
     return XLLM(interfaces, language_model, prompt, CONFIG).eval()
 
 
@@ -157,9 +155,7 @@ def test_tags_are_words_of_the_table(models, kind):
     model = models[kind]
     tags = {"image": ([10, 11], [12]), "speech": ([20], [21, 22])}
     image, speech = noise(4, 48), noise(3, 48, seed=2)
-    read = embeddings(
-        model, {"image": image, "speech": speech}, model.prompt._replace(tags=tags)
-    )
+    read = embeddings(model, {"image": image, "speech": speech}, model.prompt._replace(tags=tags))
     table = model.language_model.get_input_embeddings().weight
     expected = [
         table[model.prompt.before],
@@ -539,7 +535,7 @@ def test_a_file_of_another_stage_is_refused(tmp_path):
     train_stage(model, "align-video")
     save_trained(model, tmp_path / "stage.safetensors")
     train_stage(model, "joint")
-    with pytest.raises(ValueError, match="missing: .*unexpected: interfaces.video.queries"):
+    with pytest.raises(ValueError, match=r"missing: .*unexpected: interfaces\.video\.queries"):
         load_trained(model, tmp_path / "stage.safetensors")
 
 
@@ -575,35 +571,29 @@ SUBSETS = [
 ]  # the empty one first
 
 
+SHAPES = {"speech": (6, 16), "image": (3, 28, 28), "video": (3, 3, 28, 28)}
+
+
 def examples(*tasks):
     """Return the examples of some tasks; one of them is the same in every batch."""
-    names, answers = [], []
-    rows = {"speech": [], "image": [], "video": []}
-    media = {"speech": [], "image": [], "video": []}
-    for task in tasks:
-        modalities, wanted = TASKS[task]
-        for number, answer in enumerate(wanted):
-            seed = 10 * list(TASKS).index(task) + number
-            for name, shape in (("speech", (6, 16)), ("image", (3, 28, 28)),
-                                ("video", (3, 3, 28, 28))):  # fmt: skip
-                if name in modalities:
-                    rows[name].append(len(names))
-                    media[name].append(noise(*shape, seed=seed))
-            names.append(task)
-            answers.append(answer)
+    asked = [(task, number) for task in tasks for number in range(len(TASKS[task][1]))]
+    answers = [TASKS[task][1][number] for task, number in asked]
+    rows, media = {}, {}
+    for modality, shape in SHAPES.items():
+        rows[modality] = [i for i, (task, _) in enumerate(asked) if modality in TASKS[task][0]]
+        seeds = [10 * list(TASKS).index(asked[i][0]) + asked[i][1] for i in rows[modality]]
+        media[modality] = [noise(*shape, seed=seed) for seed in seeds]
     speech = images = videos = None
     if rows["speech"]:
-        lengths = torch.tensor([6 - index % 2 for index in rows["speech"]])
-        lengths = torch.tensor([4 + len(answers[index]) % 3 for index in rows["speech"]])
+        lengths = torch.tensor([4 + len(answers[i]) % 3 for i in rows["speech"]])
         speech = Speech(rows["speech"], torch.stack(media["speech"]), lengths)
     if rows["image"]:
         images = Images(rows["image"], torch.stack(media["image"]))
     if rows["video"]:
-        frames = torch.stack(media["video"])
         mask = torch.tensor([[True, True, len(answers[i]) > 3] for i in rows["video"]])
-        videos = Videos(rows["video"], frames, mask)
-    prompts = [PromptIds([], [5, 6, list(TASKS).index(n), GMASK, SOP]) for n in names]
-    return TaskBatch(names, prompts, answers, speech, images, videos)
+        videos = Videos(rows["video"], torch.stack(media["video"]), mask)
+    prompts = [PromptIds([], [5, list(TASKS).index(task), GMASK, SOP]) for task, _ in asked]
+    return TaskBatch([task for task, _ in asked], prompts, answers, speech, images, videos)
 
 
 @pytest.fixture(scope="module")

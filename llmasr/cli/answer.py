@@ -5,7 +5,6 @@ import sys
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -22,7 +21,8 @@ STDIN = "-"
 DEFAULT_MODEL = "tiny-en-scenes"
 
 Turns = list[tuple[str, str]]
-Ask = Callable[..., "list[Reply]"]
+# Questions, and what was asked before each of them.
+Ask = Callable[[list[str], Turns], "list[Reply]"]
 
 
 @app.command("answer")
@@ -66,9 +66,13 @@ def _answer(
         if question is None and not sys.stdin.isatty():
             raise ValueError(f"question is missing; allowed: words, or {STDIN} for standard input")
         recognizer = _load(_choose(model), device, dtype)
-        ask = partial(
-            recognizer.answer, image=image, video=video, audio=audio, max_new_tokens=max_new_tokens
-        )
+
+        def ask(questions: list[str], before: Turns) -> "list[Reply]":
+            return recognizer.answer(
+                questions, image=image, video=video, audio=audio,
+                history=[before] * len(questions), max_new_tokens=max_new_tokens,
+            )  # fmt: skip
+
         statuses = set()
         replies = _converse(ask, turns) if question is None else _reply(ask, question, turns)
         for asked, reply in replies:
@@ -82,13 +86,13 @@ def _reply(ask: Ask, question: str, turns: Turns) -> Iterator[tuple[str, "Reply"
     questions = [question]
     if question == STDIN:
         questions = [line.strip() for line in sys.stdin if line.strip()]
-    yield from zip(questions, ask(questions, history=[turns] * len(questions)), strict=True)
+    yield from zip(questions, ask(questions, turns), strict=True)
 
 
 def _converse(ask: Ask, turns: Turns) -> Iterator[tuple[str, "Reply"]]:
     """Answer what is typed until the end of input; each question knows those before it."""
     for question in _typed():
-        reply = ask([question], history=[turns])[0]
+        reply = ask([question], turns)[0]
         yield question, reply
         if reply.status != "failed":
             turns = [*turns, (question, reply.text)]

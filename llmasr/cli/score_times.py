@@ -14,7 +14,7 @@ def _score_times(
         Path, typer.Argument(help="ctm, TextGrid or .jsonl with word times, or a folder of them.")
     ],
     hypotheses: Annotated[Path, typer.Argument(help="The same, or transcripts in json.")],
-    normalizer: Annotated[str, typer.Option(help="Applied to each word of both sides.")] = "raw",
+    norm: Annotated[str, typer.Option(help="Applied to each word of both sides.")] = "raw",
 ) -> int:
     """Measure how far word times are off, in ms.
 
@@ -27,7 +27,7 @@ def _score_times(
 
     with usage_errors():
         pair = read_pair(references, hypotheses)
-        result = score_times(pair.references, pair.hypotheses, normalizer=normalizer)
+        result = score_times(pair.references, pair.hypotheses, normalizer=norm)
     typer.echo(str(result))
     listed = (
         ("missing", result.missing),

@@ -13,7 +13,6 @@ Letters: B batch, L tokens of the longest row, C feature width, D C-Former width
 
 from dataclasses import dataclass, field
 
-import torch
 from torch import Tensor, nn
 from torch.nn.functional import relu
 from transformers import BertConfig, BertModel
@@ -108,7 +107,9 @@ class FeatureSpeechInterface(nn.Module):
         """
         width = (self.cformer.pre if self.cformer else self.adaptor).in_features
         if features.dim() != 3 or features.shape[2] != width:
-            raise ValueError(f"features is {list(features.shape)}; allowed: [rows, tokens, {width}]")
+            raise ValueError(
+                f"features is {list(features.shape)}; allowed: [rows, tokens, {width}]"
+            )
         valid = valid_mask(lengths, features.shape[1])
         hidden = features.where(valid[..., None], 0.0)  # whatever stands there, even nan
         if self.cformer:

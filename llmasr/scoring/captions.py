@@ -15,8 +15,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from llmasr.scoring.brackets import bracket
-from llmasr.scoring.intervals import ratio_interval
+from llmasr.scoring.intervals import bracket, ratio_interval
 from llmasr.scoring.normalise import Normalizer, find_normalizer
 from llmasr.scoring.units import split_units
 

@@ -121,3 +121,11 @@ def _chunks(replications: int, width: int) -> list[slice]:
     """Cut the replications into parts that hold about `CHUNK` values of `width` each."""
     size = max(1, CHUNK // width)
     return [slice(i, min(i + size, replications)) for i in range(0, replications, size)]
+
+
+def bracket(interval: tuple[float, float] | None, digits: int) -> str:
+    """Return ` [95 % CI low to high]`, as it stands behind a number; empty without interval."""
+    if interval is None:
+        return ""
+    low, high = interval
+    return f" [{100 * CONFIDENCE:.0f} % CI {low:.{digits}f} to {high:.{digits}f}]"

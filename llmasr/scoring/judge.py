@@ -25,8 +25,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from llmasr.scoring.brackets import bracket
-from llmasr.scoring.intervals import ratio_interval
+from llmasr.scoring.intervals import bracket, ratio_interval
 from llmasr.scoring.judge_log import Query, ReplyLog
 from llmasr.scoring.judge_replies import Scores, parse_scores
 

@@ -52,7 +52,9 @@ def load_trained(model: nn.Module, path: Path) -> None:
             if trained[name].shape != weights[name].shape
         },
     }
-    told = [f"{problem}: {', '.join(sorted(names))}" for problem, names in problems.items() if names]
+    told = [
+        f"{problem}: {', '.join(sorted(names))}" for problem, names in problems.items() if names
+    ]
     if told:
         raise ValueError(f"{path}: weights {'; '.join(told)}; allowed: those that are trained now")
     for name, parameter in trained.items():
