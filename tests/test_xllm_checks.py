@@ -574,9 +574,10 @@ SUBSETS = [
 SHAPES = {"speech": (6, 16), "image": (3, 28, 28), "video": (3, 3, 28, 28)}
 
 
-def examples(*tasks):
-    """Return the examples of some tasks; one of them is the same in every batch."""
+def examples(*tasks, only=None):
+    """Return all examples of some tasks, or one of each; they are the same in every batch."""
     asked = [(task, number) for task in tasks for number in range(len(TASKS[task][1]))]
+    asked = [(task, number) for task, number in asked if only in (None, number)]
     answers = [TASKS[task][1][number] for task, number in asked]
     rows, media = {}, {}
     for modality, shape in SHAPES.items():
@@ -596,12 +597,33 @@ def examples(*tasks):
     return TaskBatch([task for task, _ in asked], prompts, answers, speech, images, videos)
 
 
+def shown(model, batch):
+    """Return what the only example of a batch shows and lets hear, by its interfaces, unpadded."""
+    row = {}
+    if batch.images:
+        row["image"] = model.image(batch.images.pixels)[0]
+    if batch.videos:
+        frames = batch.videos.frames[batch.videos.mask][None]
+        row["video"] = model.video(frames, torch.ones(frames.shape[:2]).bool())[0][0]
+    if batch.speech:
+        lengths = batch.speech.lengths
+        row["speech"] = model.speech(batch.speech.features[:, : lengths[0]], lengths)[0][0]
+    return row
+
+
 @pytest.fixture(scope="module")
+@torch.no_grad()
 def alone():
-    """The loss of each task by itself."""
-    model = tiny()
-    with torch.no_grad():
-        return {task: task_losses(model, examples(task), WEIGHTS)[task] for task in TASKS}
+    """The loss per token of each task, every example read by itself."""
+    model, found = tiny(), {}
+    for task, (_, answers) in TASKS.items():
+        singles = [examples(task, only=number) for number in range(len(answers))]
+        losses = [
+            model.losses([shown(model, single)], single.answers, single.prompts)
+            for single in singles
+        ]
+        found[task] = torch.cat(losses).sum() / sum(map(len, answers))
+    return found
 
 
 @pytest.mark.parametrize("tasks", SUBSETS, ids=lambda tasks: "+".join(tasks) or "nothing")

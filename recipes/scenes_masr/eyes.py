@@ -4,10 +4,10 @@
     OMP_NUM_THREADS=1 torchrun --nproc-per-node 2 recipes/scenes_masr/eyes.py
 
 From fresh weights, on the pictures of `gallery.py` and of the train split, which are changed at
-random. Every query stands for a
-part of the picture (see `targets.py`) and learns the word of the thing whose centre lies there;
-every patch learns the word of the thing that covers it, which teaches the ViT much faster than the
-queries could. The linear maps that say so serve training only. All but the adaptor is trained.
+random. Every query stands for a part of the picture (see `targets.py`) and learns the word of the
+thing whose centre lies there, and its place; every patch learns the word of the thing that covers
+it, so that the ViT is taught at sixty-four places at once. The linear maps that say so serve this
+stage only. All but the adaptor is trained.
 
 Kill it at any moment and start it again: it goes on where it stopped. What it has so far, and in
 the end the average of the last checkpoints, is `runs/scenes_masr/eyes/vision.pt`, {"model": state
