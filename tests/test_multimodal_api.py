@@ -226,24 +226,18 @@ def animated() -> bytes:
     return file.getvalue()
 
 
-def sound_only() -> bytes:
+def sound_only(*, has_track: bool = False) -> bytes:
+    """Make a file with sound, and perhaps a video track without frames."""
     file = io.BytesIO()
     with av.open(file, "w", format="matroska") as container:
+        if has_track:
+            film = container.add_stream("ffv1", rate=8)
+            film.width, film.height, film.pix_fmt = 48, 32, "yuv444p"
         stream = container.add_stream("pcm_s16le", rate=SAMPLE_RATE, layout="mono")
         samples = (noise(0.5)[0] * 32_767).astype(np.int16)
         frame = av.AudioFrame.from_ndarray(samples[None], format="s16", layout="mono")
         frame.sample_rate = SAMPLE_RATE
         container.mux(stream.encode(frame))
-    return file.getvalue()
-
-
-def no_frames() -> bytes:
-    file = io.BytesIO()
-    with av.open(file, "w", format="matroska") as container:
-        stream = container.add_stream("ffv1", rate=8)
-        stream.width, stream.height, stream.pix_fmt = 48, 32, "yuv444p"
-        stream.codec_context.open()
-        container.start_encoding()
     return file.getvalue()
 
 
@@ -253,7 +247,7 @@ BAD = {
     "animated": ("image", animated, "is animated"),
     "truncated": ("image", lambda: png(picture())[:60], "truncated or damaged"),
     "sound_only": ("video", sound_only, "has no video track"),
-    "no_frames": ("video", no_frames, "no frame that can be decoded"),
+    "no_frames": ("video", lambda: sound_only(has_track=True), "no frame that can be decoded"),
     "corrupt": ("video", lambda: b"\x1a\x45\xdf\xa3" + b"rubbish" * 99, "no video that can be"),
 }
 

@@ -63,6 +63,14 @@ class XLLM(nn.Module):
             {name: torch.randn(2, width) * BOUNDARY_SCALE for name in interfaces}
         )
 
+    def train(self, mode: bool = True) -> "XLLM":
+        """Set the mode; parts whose weights are all frozen stay in eval mode."""
+        super().train(mode)
+        parts = [part for interface in self.interfaces.values() for part in interface.children()]
+        for part in (*parts, self.language_model):
+            part.train(mode and any(weight.requires_grad for weight in part.parameters()))
+        return self
+
     @property
     def speech(self) -> SpeechInterface:
         """Return the speech interface."""

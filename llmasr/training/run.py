@@ -53,15 +53,24 @@ def join_processes() -> tuple[int, int]:
 
 
 def average_gradients(model: nn.Module) -> None:
-    """Make the gradients of all processes equal to their mean; alone, do nothing."""
+    """Make the gradients of all processes equal to their mean; alone, do nothing.
+
+    A parameter that the batch of one process does not use counts as zero there; one that no process
+    uses keeps no gradient.
+    """
     if not distributed.is_initialized():
         return
-    gradients = [p.grad for p in model.parameters() if p.grad is not None]
+    trained = [p for p in model.parameters() if p.requires_grad]
+    users = torch.tensor([float(p.grad is not None) for p in trained], device=trained[0].device)
+    distributed.all_reduce(users)
+    used = [p for p, count in zip(trained, users.tolist(), strict=True) if count]
+    gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in used]
     flat = torch.cat([gradient.flatten() for gradient in gradients])
     distributed.all_reduce(flat)
     flat /= distributed.get_world_size()
-    for gradient, mean in zip(gradients, flat.split([g.numel() for g in gradients]), strict=True):
-        gradient.copy_(mean.view_as(gradient))
+    means = flat.split([gradient.numel() for gradient in gradients])
+    for parameter, mean in zip(used, means, strict=True):
+        parameter.grad = mean.view_as(parameter).clone()
 
 
 def update(model: nn.Module, optimizer: Optimizer, rate: float, max_norm: float) -> float:
