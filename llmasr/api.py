@@ -288,7 +288,7 @@ class Recognizer:
                 self.bundle.tokenizer,
                 language=language,
                 model=self.name,
-                flags=plain.flags,
+                flags=(with_sight if recording.seen else plain).flags,
             )
             for recording, parts in zip(recordings, heard, strict=True)
         ]
