@@ -17,7 +17,6 @@ from llmasr.hub.tokenizer import AUDIO_TOKEN, LlmasrTokenizer
 from llmasr.models.checkpoint import Bundle
 from llmasr.models.language.layers import is_quantised
 from llmasr.models.language.lora import has_lora
-from llmasr.models.language.tokenizer import Tokenizer
 
 # Far above what fires allow in any span; fires are the real bound.
 MAX_NEW_TOKENS = 1024
@@ -37,7 +36,8 @@ def save_for_transformers(
             acoustic part is always float32.
 
     Raises:
-        ValueError: the language model has adapters or int8 weights, or its tokenizer is not ours.
+        ValueError: the language model has adapters, int8 weights or a vocabulary of its own, or
+            the model takes images and videos.
     """
     bundle = model.bundle if isinstance(model, Recognizer) else model
     _check(bundle)
@@ -79,7 +79,11 @@ def _check(bundle: Bundle) -> None:
         raise ValueError("the language model has adapters; allowed: after merge_and_unload")
     if is_quantised(language_model):
         raise ValueError("a model with int8 weights is not saved; allowed: the one it came from")
-    if not isinstance(bundle.tokenizer, Tokenizer):
+    if bundle.speech_tokenizer is not None:
+        kind = type(bundle.tokenizer).__name__
         raise ValueError(
-            f"the tokenizer is a {type(bundle.tokenizer).__name__}; allowed: {Tokenizer.__name__}"
+            f"the language model has a vocabulary of its own ({kind}); allowed: one vocabulary for "
+            "speech and language model"
         )
+    if {"image", "video"} <= bundle.model.interfaces.keys():
+        raise ValueError("image and video share weights; allowed: a model with one of them")

@@ -24,9 +24,9 @@ from llmasr.decoding.hypothesis import Request, check_room, max_new_tokens
 from llmasr.filterbank import FilterBank
 from llmasr.hub.config import LlmasrConfig
 from llmasr.hub.sequences import EndAfterFires, after_prompts, split_prompts
-from llmasr.models.checkpoint import Bundle
+from llmasr.models.checkpoint import Bundle, build_interfaces
 from llmasr.models.language.saved import build_language_model
-from llmasr.models.speech import SpeechTokens, build_speech
+from llmasr.models.speech import SpeechTokens
 from llmasr.models.splice import splice
 from llmasr.models.xllm import IGNORED, XLLM, speech_rows
 from llmasr.prompts import PromptIds
@@ -61,9 +61,9 @@ class LlmasrForConditionalGeneration(PreTrainedModel, GenerationMixin):
         asr = config.model_config
         # transformers builds on the meta device, where the filterbank cannot compute its windows.
         with torch.device("cpu"):
-            speech = build_speech(asr.speech)
+            interfaces = build_interfaces(asr)
         self.xllm = XLLM(
-            {"speech": speech},
+            interfaces,
             build_language_model(config.text_config),
             PromptIds(config.prompt_before or [], config.prompt_after or [], config.prompt_tags),
             asr,
