@@ -71,8 +71,9 @@ class Transcript:
         finish_reason: "stop"; "length" (a segment reached its token bound); "repetition" (one was
             stopped in a loop); "silence"; None when it failed.
         flags: what a reader should know: "length", "silence", "channels_differ",
-            "audio_truncated", "rescaled", "video_damaged", "prompt_changed", and what the search saw: "repetition",
-            "insertions", "deletions", "relaxed", "gated" (see `llmasr.decoding.hypothesis`).
+            "audio_truncated", "rescaled", "video_damaged", "prompt_changed", and what the search
+            saw: "repetition", "insertions", "deletions", "relaxed", "gated" (see
+            `llmasr.decoding.hypothesis`).
         timings: seconds of work, by step.
         llm_forwards: calls of the language model, over all segments.
         context: what was looked at besides: "image", "video".
