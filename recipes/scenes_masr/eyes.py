@@ -44,7 +44,7 @@ class Recipe:
 
     data: Path = Path("runs/scenes_masr/data")
     runs: Path = Path("runs/scenes_masr")
-    steps: int = 4_000
+    steps: int = 3_800
     rate: float = 1e-3
     warmup: int = 200
     batch_size: int = 32

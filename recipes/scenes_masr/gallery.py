@@ -1,6 +1,6 @@
 """Pictures as arrays, with what they show: drawn for stage 1, or those of the data set.
 
-    python recipes/scenes_masr/gallery.py --shards 30
+    python recipes/scenes_masr/gallery.py
 
 Draws pictures without sentences by the rules of `train`: its drawings and kinds of background, and
 no combination of things that a dev or test picture shows. A shard that is there is kept.
@@ -162,6 +162,6 @@ if __name__ == "__main__":
     )
     parser.add_argument("--data", type=Path, default=Path("runs/scenes_masr/data"))
     parser.add_argument("--out", type=Path, default=Path("runs/scenes_masr/gallery"))
-    parser.add_argument("--shards", type=int, default=30)
+    parser.add_argument("--shards", type=int, default=14)
     parser.add_argument("--jobs", type=int, default=2)
     main(**vars(parser.parse_args()))
