@@ -192,7 +192,7 @@ def test_han_pieces_are_words(speech):
     class Heard:
         token_ids = draft_ids = ids
         log_probs = (0.0,) * len(ids)
-        draft_times = [*map(float, range(1, len(ids) + 1))]
+        draft_times = tuple(map(float, range(1, len(ids) + 1)))
 
     words = words_from(Heard, tokenizer, 99.0)
     assert "".join(word.text for word in words) == "你好go世界"

@@ -213,13 +213,11 @@ def test_checkpoints_of_a_run_hold_what_is_trained_and_no_more(made):
 
 
 def test_what_is_frozen_reads_as_in_use(made):
-    from mixed_tasks import set_modes
-
     from llmasr.training.stages import train_stage
 
     model = load_pretrained(made / "stage2_video/model").model
     train_stage(model, "align-speech")
-    set_modes(model)
+    model.train()
     speech = model.speech
     assert speech.cformer.training
     assert all(part.training for part in speech.cformer.modules())

@@ -121,7 +121,7 @@ class XLLM(nn.Module):
             said: list[Tensor] = []
             for name, vectors in row.items():
                 opening, closing = self._edges(name, prompt)
-                said += [opening, vectors.to(before.dtype), closing]
+                said += [part.to(before.dtype) for part in (opening, vectors, closing)]
             pieces.append([before, *said, after])
         return pieces
 

@@ -9,7 +9,7 @@ from typing import Protocol, TypeVar
 
 from torch import Tensor, nn
 
-from llmasr.training.run import Run, adamw, progress, schedule, update
+from llmasr.training.run import Run, Trained, adamw, progress, schedule, update
 
 Recipe = TypeVar("Recipe")
 Batch = TypeVar("Batch")
@@ -39,7 +39,7 @@ def fit(
     """Train what is trainable of a model, or go on training it.
 
     Args:
-        model: on its device, in training mode.
+        model: on its device, in training mode; what it trains is marked by `requires_grad`.
         recipe: how long, how fast and how often to write.
         folder: of the run: state, checkpoints to average, log.
         batches: from the step to begin with to the batches of the steps from there on.
@@ -51,22 +51,23 @@ def fit(
     Returns:
         Whether this process saves the model, which then holds the averaged weights.
     """
-    optimizer = adamw(model, recipe.weight_decay)
+    trained = Trained(model)
+    optimizer = adamw(trained, recipe.weight_decay)
     run = Run(folder)
-    start = run.resume(model, optimizer)
+    start = run.resume(trained, optimizer)
     for step, batch in zip(progress(start, recipe.steps), batches(start), strict=False):
         parts = objective(batch)
         parts["loss"].backward()
         rate = recipe.rate * schedule(step, warmup, recipe.steps)
-        norm = update(model, optimizer, rate, max_norm)
+        norm = update(trained, optimizer, rate, max_norm)
         if rank:
             continue
         values = {name: value.item() for name, value in parts.items()}
         run.log(step, {**values, "norm": norm, "rate": rate}, recipe.log_every)
         if (step + 1) % recipe.save_every == 0 or step + 1 == recipe.steps:
-            run.save(model, optimizer, step + 1)
+            run.save(trained, optimizer, step + 1)
     if rank == 0:
-        model.load_state_dict(run.average())
+        trained.load_state_dict(run.average())
     return rank == 0
 
 

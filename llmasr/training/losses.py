@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy, ctc_loss
 
+from llmasr.models.speech import SpeechInterface, SpeechTokens
 from llmasr.modules.masks import valid_mask
 
 IGNORED = -100
@@ -48,6 +49,36 @@ def ctc(logits: Tensor, lengths: Tensor, targets: Tensor, target_lengths: Tensor
         log_probs, targets, lengths, target_lengths,
         blank=logits.shape[-1] - 1, reduction="sum", zero_infinity=True,
     )  # fmt: skip
+
+
+def acoustic_losses(
+    speech: SpeechInterface,
+    heard: SpeechTokens,
+    tokens: Tensor,
+    lengths: Tensor,
+    *,
+    phones: tuple[Tensor, Tensor] | None = None,
+    cif_weight: float = 1.0,
+) -> AcousticLosses:
+    """Return the losses of a speech interface, per token of the transcripts.
+
+    Args:
+        speech: the interface.
+        heard: what it heard, with CIF scaled to the transcripts.
+        tokens: [B, N] transcripts.
+        lengths: [B] int64.
+        phones: [B, P] and lengths [B], for an interface with a phone block.
+        cif_weight: of the token and the quantity loss.
+    """
+    # A row without any weight fires nothing; the batch may then be narrower than its targets.
+    width = heard.token_logits.shape[1]
+    sums = (
+        token_loss(heard.token_logits, tokens[:, :width], lengths),
+        quantity_loss(heard.cif.quantity, lengths),
+        ctc(*speech.ctc_logits(heard.frames), tokens, lengths),
+        ctc(*speech.phone_logits(heard.frames), *phones) if phones else heard.tokens.new_zeros(()),
+    )
+    return weighted(sums, lengths.sum(), cif_weight)
 
 
 def weighted(

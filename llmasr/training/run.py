@@ -93,6 +93,20 @@ def progress(start: int, steps: int) -> Iterable[int]:
     return tqdm(range(start, steps), initial=start, total=steps, disable=None, unit="step")
 
 
+class Trained(nn.Module):
+    """The trained parameters of a model, alone.
+
+    Checkpoints of a run hold them only: the rest may have a thousand times their size, and is where
+    it came from.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        for name, parameter in model.named_parameters():
+            if parameter.requires_grad:
+                self.register_parameter(name.replace(".", "/"), parameter)
+
+
 class Run:
     """A folder that holds `state.pt` (to go on), `average-*.pt` (to average) and `log.jsonl`.
 

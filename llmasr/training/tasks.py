@@ -17,7 +17,7 @@ from torch import Tensor
 
 from llmasr.models.xllm import XLLM
 from llmasr.prompts import PromptIds
-from llmasr.training.losses import ctc, quantity_loss, token_loss, weighted
+from llmasr.training.losses import acoustic_losses
 
 
 @dataclass(frozen=True)
@@ -148,13 +148,7 @@ def _hear(
     free = interface.integrate(frames)
     _put(rows, "speech", speech.rows, interface.adaptor(free.tokens), free.cif.token_lengths)
     scaled = interface.integrate(frames, lengths)
-    sums = (
-        token_loss(scaled.token_logits, tokens[:, : scaled.token_logits.shape[1]], lengths),
-        quantity_loss(scaled.cif.quantity, lengths),
-        ctc(*interface.ctc_logits(frames), tokens, lengths),
-        frames.hidden.new_zeros(()),
-    )
-    return weighted(sums, lengths.sum(), 1.0).total
+    return acoustic_losses(interface, scaled, tokens, lengths).total
 
 
 def _put(

@@ -23,9 +23,9 @@ from llmasr.config import EncoderConfig, SpeechConfig
 from llmasr.data.augment import AugmentConfig, augment
 from llmasr.data.batches import Batch, collate, endless
 from llmasr.models.checkpoint import load_pretrained
-from llmasr.models.speech import SpeechInterface, build_speech
+from llmasr.models.speech import build_speech
 from llmasr.training.loop import fit, from_command_line
-from llmasr.training.losses import AcousticLosses, ctc, quantity_loss, token_loss, weighted
+from llmasr.training.losses import acoustic_losses
 from llmasr.training.run import join_processes
 
 
@@ -56,20 +56,6 @@ SPEECH = SpeechConfig(
 CURRICULUM = ((30, 1.3), (34, 2.5))
 # Until CTC has found the sounds, noise and masks only hide them.
 CLEAN = AugmentConfig(quiet_probability=0.0, noise_probability=0.0, time_masks=0, frequency_masks=0)
-
-
-def losses(model: SpeechInterface, batch: Batch, cif_weight: float) -> AcousticLosses:
-    """Run the model with CIF scaled to the targets and return its losses."""
-    heard = model.listen(batch.features, batch.lengths, batch.token_lengths)
-    # A row without any weight fires nothing; the batch may then be narrower than its targets.
-    width = heard.token_logits.shape[1]
-    sums = (
-        token_loss(heard.token_logits, batch.tokens[:, :width], batch.token_lengths),
-        quantity_loss(heard.cif.quantity, batch.token_lengths),
-        ctc(*model.ctc_logits(heard.frames), batch.tokens, batch.token_lengths),
-        ctc(*model.phone_logits(heard.frames), batch.phones, batch.phone_lengths),
-    )
-    return weighted(sums, batch.token_lengths.sum(), cif_weight)
 
 
 def main(recipe: Recipe) -> None:
@@ -103,7 +89,11 @@ def main(recipe: Recipe) -> None:
 
     def objective(drawn: tuple[bool, Batch]) -> dict[str, Tensor]:
         early, batch = drawn
-        parts = losses(model, batch, 0.1 if early else 1.0)
+        heard = model.listen(batch.features, batch.lengths, batch.token_lengths)
+        parts = acoustic_losses(
+            model, heard, batch.tokens, batch.token_lengths,
+            phones=(batch.phones, batch.phone_lengths), cif_weight=0.1 if early else 1.0,
+        )  # fmt: skip
         return {"loss": parts.total, **parts._asdict()}
 
     folder = recipe.runs / "acoustic"

@@ -19,7 +19,7 @@ from llmasr.data.batches import Batch
 from llmasr.models.checkpoint import load_pretrained, save_pretrained
 from llmasr.models.xllm import XLLM
 from llmasr.training.loop import from_command_line
-from llmasr.training.losses import ctc, quantity_loss, token_loss, weighted
+from llmasr.training.losses import acoustic_losses
 
 
 @dataclass(frozen=True)
@@ -42,14 +42,7 @@ def objective(model: XLLM, batch: Batch, answers: list[list[int]]) -> Tensor:
     speech = model.speech
     frames = speech.encode(batch.features, batch.lengths)
     free, scaled = speech.integrate(frames), speech.integrate(frames, batch.token_lengths)
-    width = scaled.token_logits.shape[1]
-    sums = (
-        token_loss(scaled.token_logits, batch.tokens[:, :width], batch.token_lengths),
-        quantity_loss(scaled.cif.quantity, batch.token_lengths),
-        ctc(*speech.ctc_logits(frames), batch.tokens, batch.token_lengths),
-        frames.hidden.new_zeros(()),
-    )
-    acoustic = weighted(sums, batch.token_lengths.sum(), 1.0)
+    acoustic = acoustic_losses(speech, scaled, batch.tokens, batch.token_lengths)
     answer = model.loss(speech.adaptor(free.tokens), free.cif.token_lengths, answers)
     return answer + acoustic.total
 

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from llmasr.data.task_manifests import TaskItem, TaskMix, read_task_manifests
 from llmasr.models.checkpoint import Bundle
@@ -13,29 +13,6 @@ from llmasr.training.loop import fit
 from llmasr.training.run import join_processes
 from llmasr.training.task_batches import Collator, senses_of, task_batches
 from llmasr.training.tasks import TaskBatch, task_losses
-
-
-class Trained(nn.Module):
-    """The trained parameters of a model, alone.
-
-    Checkpoints of a run hold them only: the rest may have a thousand times their size, and it is in
-    the folder of the stage before.
-    """
-
-    def __init__(self, model: nn.Module) -> None:
-        super().__init__()
-        for name, parameter in model.named_parameters():
-            if parameter.requires_grad:
-                self.register_parameter(name.replace(".", "/"), parameter)
-
-
-def set_modes(model: nn.Module) -> None:
-    """Train what is trained; let all that is frozen work as in use, without dropout."""
-    model.train()
-    for part in model.modules():
-        weights = list(part.parameters())
-        if weights and not any(weight.requires_grad for weight in weights):
-            part.eval()
 
 
 def read(manifests: str, split: str) -> list[TaskItem]:
@@ -55,8 +32,7 @@ def train_tasks(
     """Train what is trainable, or go on; return whether this process saves the model."""
     rank, processes = join_processes()
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    model = bundle.model.to(device)
-    set_modes(model)
+    model = bundle.model.to(device).train()
     mix = TaskMix(read(recipe.manifests, recipe.split), counts, recipe.seed)
     collate = Collator(bundle, instructions, senses_of(model.config))
 
@@ -66,7 +42,5 @@ def train_tasks(
     def objective(batch: TaskBatch) -> dict[str, Tensor]:
         return task_losses(model, batch.to(device), weights, acoustic=acoustic)
 
-    return fit(
-        Trained(model), recipe, recipe.out / "run", batches, objective,
-        rank=rank, warmup=recipe.warmup,
-    )  # fmt: skip
+    folder = recipe.out / "run"
+    return fit(model, recipe, folder, batches, objective, rank=rank, warmup=recipe.warmup)

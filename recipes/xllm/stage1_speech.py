@@ -17,7 +17,7 @@ from pathlib import Path
 
 import torch
 from assembly import Hearing, save_hearing
-from mixed_tasks import Trained, read, set_modes
+from mixed_tasks import read
 from presets import SPEECH, chosen
 from torch import Tensor
 
@@ -27,7 +27,7 @@ from llmasr.models.language.tokenizer import Tokenizer
 from llmasr.models.speech import SpeechInterface, build_speech
 from llmasr.prompts import TRANSCRIBE
 from llmasr.training.loop import fit, from_command_line
-from llmasr.training.losses import ctc, quantity_loss, token_loss, weighted
+from llmasr.training.losses import acoustic_losses
 from llmasr.training.run import join_processes
 from llmasr.training.task_batches import Senses, read_speech, task_batches
 from llmasr.training.tasks import Speech, TaskBatch
@@ -63,13 +63,7 @@ def losses(model: SpeechInterface, speech: Speech) -> dict[str, Tensor]:
     assert tokens is not None, "an item to transcribe has a transcript"
     assert counts is not None, "a transcript has a length"
     heard = model.listen(speech.features, speech.lengths, counts)
-    sums = (
-        token_loss(heard.token_logits, tokens[:, : heard.token_logits.shape[1]], counts),
-        quantity_loss(heard.cif.quantity, counts),
-        ctc(*model.ctc_logits(heard.frames), tokens, counts),
-        heard.tokens.new_zeros(()),
-    )
-    parts = weighted(sums, counts.sum(), 1.0)
+    parts = acoustic_losses(model, heard, tokens, counts)
     return {"loss": parts.total, "token": parts.token, "quantity": parts.quantity, "ctc": parts.ctc}
 
 
@@ -95,7 +89,7 @@ def main(recipe: Recipe) -> None:
     config = replace(chosen(SPEECH, recipe.size, "size"), vocab_size=len(tokenizer))
     model = build_speech(config).to(device)
     model.adaptor.requires_grad_(False)
-    set_modes(model)
+    model.train()
     items = read(recipe.manifests, recipe.split)
     mix = TaskMix(items, {"transcribe": recipe.batch_size}, recipe.seed)
     make = partial(collate, senses=Senses(config.encoder.num_bins), tokenizer=tokenizer)
@@ -109,7 +103,7 @@ def main(recipe: Recipe) -> None:
         return losses(model, speech)
 
     if fit(
-        Trained(model), recipe, recipe.out / "run", batches, objective,
+        model, recipe, recipe.out / "run", batches, objective,
         rank=rank, warmup=recipe.warmup, max_norm=2.0,
     ):  # fmt: skip
         save_hearing(Hearing(model, tokenizer, recipe.language), recipe.out / "model")
