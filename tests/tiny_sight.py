@@ -5,19 +5,15 @@ depends on what it is shown.
 """
 
 import io
-from dataclasses import replace
 
 import numpy as np
 import torch
-from torch import nn
 
 from llmasr.api import ASSETS
 from llmasr.audio import SAMPLE_RATE
 from llmasr.config import FrameConfig, QFormerConfig, VisionConfig, ViTConfig
 from llmasr.models.checkpoint import Bundle, load_pretrained
-from llmasr.models.vision import build_vision
-from llmasr.models.xllm import XLLM
-from llmasr.prompts import choose_prompt
+from llmasr.models.seeing import with_vision
 
 VISION = VisionConfig(
     vit=ViTConfig(image_size=28, patch_size=14, width=32, num_blocks=1, num_heads=2, mlp_width=48),
@@ -31,15 +27,11 @@ VISION = VisionConfig(
 def build(vision: VisionConfig = VISION) -> Bundle:
     """Build the model with a fixed seed, and with weights that let it tell pictures apart."""
     torch.manual_seed(0)
-    hearing = load_pretrained(ASSETS / "tiny-test")
-    config = replace(hearing.model.config, vision=vision)
-    seeing = build_vision(vision)
-    for name, weight in nn.ModuleDict(seeing).named_parameters():
-        weight.data += 0.3 * torch.randn_like(weight) * ("norm" not in name.lower())
-    interfaces = {"speech": hearing.model.speech, **seeing}
-    prompt = choose_prompt(hearing.tokenizer, config.prompt).ids
-    model = XLLM(interfaces, hearing.model.language_model, prompt, config)
-    return Bundle(model.eval(), hearing.tokenizer)
+    bundle = with_vision(load_pretrained(ASSETS / "tiny-test"), vision)
+    for modality in vision.modalities:
+        for name, weight in bundle.model.interfaces[modality].named_parameters():
+            weight.data += 0.3 * torch.randn_like(weight) * ("norm" not in name.lower())
+    return bundle
 
 
 def noise(seconds: float, seed: int = 0) -> tuple[np.ndarray, int]:

@@ -13,13 +13,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
-from examples import TASKS, Examples, batches, vision_with_eyes
+from examples import TASKS, Examples, batches
 from sizes import VISION
 from torch import Tensor
 
 from llmasr.api import Recognizer
 from llmasr.models.checkpoint import Bundle, save_pretrained
-from llmasr.models.xllm import XLLM
+from llmasr.models.seeing import with_vision
 from llmasr.training.loop import fit, from_command_line
 from llmasr.training.run import join_processes
 from llmasr.training.stages import train_stage
@@ -47,14 +47,12 @@ class Recipe:
 def assemble(recipe: Recipe) -> Bundle:
     """Give a model that can hear the eyes of stage 1."""
     hearing = Recognizer.from_pretrained(recipe.init, device="cpu").bundle
-    model = hearing.model
-    prompt = replace(model.config.prompt, tasks=TASKS)
-    config = replace(model.config, prompt=prompt, vision=VISION)
-    interfaces = {"speech": model.speech, **vision_with_eyes(recipe.runs)}
-    seeing = XLLM(interfaces, model.language_model, model.prompt, config)
-    with torch.no_grad():
-        seeing.boundaries["speech"].copy_(model.boundaries["speech"])
-    return replace(hearing, model=seeing)
+    config = hearing.model.config
+    hearing.model.config = replace(config, prompt=replace(config.prompt, tasks=TASKS))
+    seeing = with_vision(hearing, VISION)
+    learnt = torch.load(recipe.runs / "eyes/vision.pt", map_location="cpu", weights_only=True)
+    seeing.model.image.load_state_dict(learnt["model"])
+    return seeing
 
 
 def main(recipe: Recipe) -> None:
