@@ -24,15 +24,18 @@ from llmasr.training.losses import acoustic_losses
 class Speech:
     """What is heard in some of the examples.
 
-    `transcripts`, in the vocabulary of the speech interface, are wanted for its own losses only.
+    `transcripts`, in the vocabulary of the speech interface, are wanted for its own losses only. If
+    it `is_heard`, a frozen interface listened before: `features` are what its C-Former gave, and
+    only the adaptor is left.
     """
 
     rows: list[int]  # A of the examples
-    # [A, F, M] log-mel, or what another interface under "speech" reads
+    # [A, F, M] log-mel, or what another interface under "speech" reads; heard, [A, N, D] tokens
     features: Tensor
-    lengths: Tensor  # [A] int64 frames
+    lengths: Tensor  # [A] int64 frames, or tokens
     transcripts: Tensor | None = None  # [A, N] int64
     transcript_lengths: Tensor | None = None  # [A] int64
+    is_heard: bool = False
 
 
 @dataclass(frozen=True)
@@ -140,6 +143,9 @@ def _hear(
 ) -> Tensor | None:
     """Put what is heard into the rows, as CIF fires in use; return the interface's own loss."""
     interface = model.speech
+    if speech.is_heard:
+        _put(rows, "speech", speech.rows, interface.adaptor(speech.features), speech.lengths)
+        return None
     tokens, lengths = speech.transcripts, speech.transcript_lengths
     if not acoustic or tokens is None or lengths is None:
         _put(rows, "speech", speech.rows, *interface(speech.features, speech.lengths))

@@ -45,7 +45,7 @@ def read_entries(data: Path, split: str) -> Entries:
 def wrong_pictures(entries: Entries) -> Entries:
     """Give every sentence a scene that shows nothing it says, and nothing that sounds the same."""
     rng = random.Random(0)
-    sounding = {thing.alike.text: thing.word.text for thing in THINGS if thing.alike}
+    sounding = {thing.alike.text: thing.word.text for thing in THINGS.values() if thing.alike}
     found = []
     for entry in entries:
         said = {*entry["spoken"], *(sounding.get(word) for word in entry["spoken"])}

@@ -7,7 +7,7 @@ that a model never depends on them (modality dropout).
 
 import json
 import random
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -72,6 +72,10 @@ def read_examples(data: Path, split: str) -> list[Example]:
     return found
 
 
+# From examples, rows of them and a generator to what is heard there.
+Listen = Callable[[list[Example], list[int], random.Random], Speech]
+
+
 class Examples:
     """Examples of one split by task, with what they show and let hear.
 
@@ -102,8 +106,16 @@ class Examples:
             for example in rng.sample(self.by_task[task], min(count, len(self.by_task[task])))
         ]
 
-    def collate(self, drawn: list[Example], rng: random.Random) -> TaskBatch:
-        """Put examples into a batch, with noise and with pictures that are changed at random."""
+    def collate(
+        self, drawn: list[Example], rng: random.Random, listen: Listen | None = None
+    ) -> TaskBatch:
+        """Put examples into a batch, with noise and with pictures that are changed at random.
+
+        Args:
+            drawn: the examples.
+            rng: of all that is random.
+            listen: gives what is heard in the examples of these rows; None for `hear`.
+        """
         heard = [index for index, example in enumerate(drawn) if example.audio]
         seen = [(index, self._sight(drawn[index], rng)) for index in range(len(drawn))]
         shown = [(index, patches.float()) for index, patches in seen if patches is not None]
@@ -111,7 +123,7 @@ class Examples:
             [example.task for example in drawn],
             [self._prompt(example.instruction) for example in drawn],
             [[*self.tokenizer.encode(e.answer), self.tokenizer.eos_id] for e in drawn],
-            self._speech(drawn, heard, rng) if heard else None,
+            (listen or self.hear)(drawn, heard, rng) if heard else None,
             Images([i for i, _ in shown], torch.stack([p for _, p in shown])) if shown else None,
         )
 
@@ -132,7 +144,8 @@ class Examples:
         shown = {"right": self.patches[example.image], "wrong": self.patches[other]}
         return {**shown, "none": None, "blank": self.blank}[kind]
 
-    def _speech(self, drawn: list[Example], rows: list[int], rng: random.Random) -> Speech:
+    def hear(self, drawn: list[Example], rows: list[int], rng: random.Random) -> Speech:
+        """Return the features and transcripts of these rows, most of them with noise."""
         generator = torch.Generator().manual_seed(rng.getrandbits(40))
         said = []
         for row in rows:

@@ -33,9 +33,9 @@ from llmasr.training.run import join_processes
 from llmasr.training.tasks import Speech, TaskBatch, task_losses
 
 # By task: weight of its loss, and examples in a batch.
-WEIGHTS = {"speech": 1.0, "asr": 0.5, "masr": 1.0, "describe": 0.3, "question": 0.3, "vsd": 0.3}
+WEIGHTS = {"speech": 1.0, "asr": 0.5, "masr": 1.5, "describe": 0.3, "question": 0.3, "vsd": 0.3}
 ACOUSTIC = 0.5
-COUNTS = {"asr": 2, "masr": 12, "describe": 6, "question": 6, "vsd": 3}
+COUNTS = {"asr": 2, "masr": 14, "describe": 6, "question": 6, "vsd": 3}
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ class Recipe:
     data: Path = Path("runs/scenes_masr/data")
     runs: Path = Path("runs/scenes_masr")
     speech: Path = Path("runs/tiny_en/features")
-    steps: int = 2_000
+    steps: int = 900
     rate: float = 2e-4
     speech_seconds: float = 20.0
     synthetic_draws: int = 4_000

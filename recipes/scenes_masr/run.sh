@@ -15,4 +15,6 @@ train $HERE/eyes.py --data "$DATA" --runs "$RUNS"
 python $HERE/prepare.py --data "$DATA" --runs "$RUNS"
 train $HERE/see.py --data "$DATA" --runs "$RUNS"
 train $HERE/joint.py --data "$DATA" --runs "$RUNS" --speech "$SPEECH"
-python $HERE/evaluate.py --data "$DATA" --model "$RUNS/joined" --out "$RUNS/hypotheses" --report $HERE/RESULTS.md
+train $HERE/listen.py --data "$DATA" --runs "$RUNS" --speech "$SPEECH"
+train $HERE/tune.py --data "$DATA" --runs "$RUNS"
+python $HERE/evaluate.py --data "$DATA" --model "$RUNS/tuned" --out "$RUNS/hypotheses" --report $HERE/RESULTS.md
