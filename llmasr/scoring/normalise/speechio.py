@@ -46,7 +46,8 @@ def zh_speechio() -> Normalizer:
 
     def normalise(text: str) -> str:
         text = basic_chinese.one_width(convert(basic_chinese.one_width(text)))
-        text = ER.sub(_keep_syllable, text.translate(FILLERS))
+        # What stood before and after a word that is left out may have one form together.
+        text = basic_chinese.one_width(ER.sub(_keep_syllable, text.translate(FILLERS)))
         text = STROKE.sub(r"\2分之\1", text)
         return basic_chinese.without_signs(numerals.read_numbers(text, read_integer))
 
