@@ -20,7 +20,7 @@ PACKAGE = ROOT / "llmasr"
 
 # A room sees itself, those of its own line, and every line above.
 ORDER = [
-    {"audio", "config", "filterbank", "media", "prompts", "text"},
+    {"audio", "config", "files", "filterbank", "media", "prompts", "text"},
     {"ops"},
     {"modules"},
     {"models"},

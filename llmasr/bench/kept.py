@@ -5,11 +5,12 @@ and for the system `file:` too. It belongs to one run card, whose fingerprint is
 """
 
 import json
-import os
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
+
+from llmasr.files import replace_file
 
 
 @dataclass(frozen=True)
@@ -65,16 +66,6 @@ class Kept:
         if self.path is not None:
             with self.path.open("a", encoding="utf-8") as file:
                 file.write("".join(map(_line, batch)))
-
-
-def replace_file(path: Path, content: str) -> None:
-    """Write a file at once or not at all."""
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        part.write_text(content, encoding="utf-8")
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
 
 
 def _line(heard: Heard) -> str:

@@ -9,8 +9,9 @@ from typing import Any
 
 from llmasr.bench.card import fingerprint
 from llmasr.bench.dataset import Dataset
-from llmasr.bench.kept import Heard, replace_file
+from llmasr.bench.kept import Heard
 from llmasr.bench.memory import Memory
+from llmasr.files import replace_file
 from llmasr.scoring import Score, score
 
 FORMAT = 1

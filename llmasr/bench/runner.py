@@ -26,8 +26,9 @@ from llmasr.bench.card import commit, fingerprint, load_average, machine
 from llmasr.bench.clock import OTHER, now
 from llmasr.bench.contract import Sound, System, description, hears, is_here, stages_of, unload
 from llmasr.bench.dataset import Clip, Dataset, seconds_of
-from llmasr.bench.kept import Heard, Kept, replace_file
+from llmasr.bench.kept import Heard, Kept
 from llmasr.bench.results import Finish, Latency, Result, result_of
+from llmasr.files import replace_file
 from llmasr.scoring import score
 
 # Of how this file measures; another number makes all earlier runs other experiments.

@@ -64,7 +64,7 @@ def _bench(
         to_markdown,
         write_json,
     )
-    from llmasr.bench.kept import replace_file
+    from llmasr.files import replace_file
 
     with usage_errors(), _Progress() as progress:
         options = Options(batch_size, warmup, latency, metric, norm)

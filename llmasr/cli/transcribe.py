@@ -1,7 +1,6 @@
 """`llmasr transcribe`: audio files to text, on the screen or as one file each."""
 
 import json
-import os
 import sys
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
@@ -13,6 +12,7 @@ import typer
 
 from llmasr.cli.common import FINE, INCOMPLETE, app, usage_errors
 from llmasr.cli.sight import Sights, find_shown
+from llmasr.files import replace_file
 from llmasr.formats import FORMATS
 
 if TYPE_CHECKING:
@@ -195,14 +195,14 @@ class _Folder:
         self.path.mkdir(parents=True, exist_ok=True)
         done = {} if earlier is None else self._done(earlier)
         kept = [done[source] for source in sources if source in done]
-        _replace(self.status_path, "".join(line + "\n" for line in kept))
+        replace_file(self.status_path, "".join(line + "\n" for line in kept))
         return [source for source in sources if source not in done]
 
     def publish(self, source: str, transcript: "Transcript") -> None:
         """Write one result and its status."""
         line = _status_line(source, transcript)
         if transcript.status != "failed":
-            _replace(self._target(source), FORMATS[self.format](transcript))
+            replace_file(self._target(source), FORMATS[self.format](transcript))
         with self.status_path.open("a", encoding="utf-8") as file:
             file.write(line + "\n")
         if transcript.status in PROBLEMS:
@@ -322,13 +322,3 @@ def _status_line(source: str, transcript: "Transcript") -> str:
         "model": transcript.model,
     }
     return json.dumps(status, ensure_ascii=False)
-
-
-def _replace(path: Path, content: str) -> None:
-    """Write a file at once or not at all."""
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        part.write_text(content, encoding="utf-8")
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)

@@ -14,7 +14,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
-from llmasr.models.files import read_json
+from llmasr.files import read_json
 
 SINGLE_FILES = ("model.safetensors", "pytorch_model.bin")
 # In the order in which transformers looks for them.

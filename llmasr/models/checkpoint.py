@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from transformers.utils import logging as transformers_logging
 
 from llmasr.config import ModelConfig, from_dict, to_dict
-from llmasr.models.files import read_json
+from llmasr.files import read_json
 from llmasr.models.language.any_tokenizer import (
     TextTokenizer,
     copy_tokenizer,

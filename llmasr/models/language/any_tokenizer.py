@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
-from llmasr.models.files import read_json
+from llmasr.files import read_json
 from llmasr.models.language.chatglm1_tokenizer import ChatGLM1Tokenizer
 from llmasr.models.language.chatglm_tokenizers import ChatGLM2Tokenizer, ChatGLM3Tokenizer
 from llmasr.models.language.json_tokenizer import JsonTokenizer

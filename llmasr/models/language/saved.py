@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from transformers import AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
 
-from llmasr.models.files import read_json
+from llmasr.files import read_json
 from llmasr.models.language.chatglm1 import ChatGLM1Config, ChatGLM1ForCausalLM
 
 

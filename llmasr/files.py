@@ -1,6 +1,7 @@
-"""Small files of model folders, read with errors that name the file."""
+"""Small files: read with errors that name them, and written at once or not at all."""
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -21,3 +22,13 @@ def read_json(path: Path) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise ValueError(f"{path}: holds a {type(content).__name__}; an object is needed")
     return content
+
+
+def replace_file(path: Path, content: str) -> None:
+    """Write a file at once or not at all."""
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        part.write_text(content, encoding="utf-8")
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
