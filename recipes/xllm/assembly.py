@@ -15,10 +15,10 @@ from presets import FRAMES, VISION, chosen
 from safetensors.torch import load_file, save_file
 
 from llmasr.config import ModelConfig, PromptConfig, SpeechConfig, from_dict, to_dict
+from llmasr.files import read_json
 from llmasr.importers.blip2 import blip2_config, load_blip2
 from llmasr.importers.language import load_language_model
 from llmasr.models.checkpoint import Bundle, load_pretrained
-from llmasr.models.files import read_json
 from llmasr.models.language.any_tokenizer import load_tokenizer
 from llmasr.models.language.tokenizer import Tokenizer
 from llmasr.models.precision import set_precision
