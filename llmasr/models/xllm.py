@@ -115,12 +115,21 @@ class XLLM(nn.Module):
                 adaptor. Rows may have different modalities, or none.
             prompts: of each row; None for that of training.
         """
+        prompts = prompts or [self.prompt] * len(rows)
+        # Rows of a batch mostly have one prompt between them; its words are looked up once.
+        words: dict[int, tuple[Tensor, Tensor]] = {}
+        edges: dict[tuple[int, str], tuple[Tensor, Tensor]] = {}
         pieces = []
-        for row, prompt in zip(rows, prompts or [self.prompt] * len(rows), strict=True):
-            before, after = self.embed(prompt.before), self.embed(prompt.after)
+        for row, prompt in zip(rows, prompts, strict=True):
+            key = id(prompt)
+            if key not in words:
+                words[key] = self.embed(prompt.before), self.embed(prompt.after)
+            before, after = words[key]
             said: list[Tensor] = []
             for name, vectors in row.items():
-                opening, closing = self._edges(name, prompt)
+                if (key, name) not in edges:
+                    edges[key, name] = self._edges(name, prompt)
+                opening, closing = edges[key, name]
                 said += [part.to(before.dtype) for part in (opening, vectors, closing)]
             pieces.append([before, *said, after])
         return pieces
