@@ -14,13 +14,13 @@ import numpy as np
 from llmasr.audio.sound import (
     ACCEPTED,
     AudioError,
-    File,
     Sound,
     Unreadable,
     block_length,
     checked_rate,
     cut_short,
 )
+from llmasr.files import File
 
 # FFmpeg's containers whose duration is written down; that of others is guessed from the bit rate.
 STATES_DURATION = ("mov", "matroska", "asf", "flac", "caf")

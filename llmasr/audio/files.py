@@ -11,11 +11,11 @@ from llmasr.audio.sound import (
     ACCEPTED,
     SAMPLE_RATE,
     AudioError,
-    File,
     Sound,
     TruncatedAudioWarning,
     Unreadable,
 )
+from llmasr.files import File, read_object
 
 
 def find(source: Any) -> File:
@@ -37,16 +37,7 @@ def find(source: Any) -> File:
             f"source is a {type(source).__name__}; allowed: a path, bytes, a binary file object,"
             " a numpy array or torch tensor with sample_rate, or a pair (array, rate)"
         )
-    name = f"file object {getattr(source, 'name', source)!r}"
-    try:
-        if not hasattr(source, "seekable") or source.seekable():
-            source.seek(0)
-        content = source.read()
-    except (OSError, ValueError) as error:
-        raise AudioError(f"cannot read {name}: {error}") from error
-    if not isinstance(content, bytes):
-        raise TypeError(f"{name} gives {type(content).__name__}; allowed: bytes (open it as 'rb')")
-    return File(name, content)
+    return read_object(source, AudioError)
 
 
 def _find_path(path: str) -> File:

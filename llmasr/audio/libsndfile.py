@@ -12,7 +12,8 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from llmasr.audio.ffmpeg import is_installed
-from llmasr.audio.sound import File, Sound, Unreadable, block_length, checked_rate, cut_short
+from llmasr.audio.sound import Sound, Unreadable, block_length, checked_rate, cut_short
+from llmasr.files import File
 
 MALFORMED = 3
 # What libsndfile answers when its MP3 decoder, asked last, finds nothing it knows.

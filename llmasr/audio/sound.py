@@ -3,11 +3,8 @@
 Dimension letters: S samples at the rate of the source, C channels.
 """
 
-import contextlib
-import io
-import os
 from collections.abc import Iterator
-from typing import Any, BinaryIO, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -42,19 +39,6 @@ class Sound(NamedTuple):
     rate: int
     channels: int
     blocks: Iterator[np.ndarray]  # float32 [S, C] each, about a second long
-
-
-class File(NamedTuple):
-    """Where encoded audio lies, and what messages call it."""
-
-    name: str
-    content: str | bytes  # a path, or the encoded audio itself
-
-    def open(self, stack: contextlib.ExitStack) -> BinaryIO:
-        """Open for reading until `stack` closes, without a name that a decoder could trust."""
-        if isinstance(self.content, bytes):
-            return io.BytesIO(self.content)
-        return stack.enter_context(open(os.open(self.content, os.O_RDONLY), "rb"))
 
 
 class Unreadable(Exception):

@@ -1,11 +1,11 @@
 """Where an encoded picture or video lies, and how messages about it are worded; no decoder."""
 
-import contextlib
 import importlib.util
-import io
 import os
 import re
-from typing import Any, BinaryIO, NamedTuple, TypeAlias
+from typing import Any, BinaryIO, TypeAlias
+
+from llmasr.files import File, read_object
 
 FileSource: TypeAlias = str | os.PathLike[str] | bytes | bytearray | memoryview | BinaryIO
 
@@ -17,19 +17,6 @@ URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://|data:[a-z]+/")
 
 class MediaError(ValueError):
     """Says which picture or video cannot be used, why, and what is accepted."""
-
-
-class File(NamedTuple):
-    """Where encoded media lie, and what messages call them."""
-
-    name: str
-    content: str | bytes  # a path, or the encoded media themselves
-
-    def open(self, stack: contextlib.ExitStack) -> BinaryIO:
-        """Open for reading until `stack` closes, without a name that a decoder could trust."""
-        if isinstance(self.content, bytes):
-            return io.BytesIO(self.content)
-        return stack.enter_context(open(os.open(self.content, os.O_RDONLY), "rb"))
 
 
 def find(source: Any, kind: str, accepted: str) -> File:
@@ -49,7 +36,7 @@ def find(source: Any, kind: str, accepted: str) -> File:
     elif isinstance(source, str | os.PathLike):
         file = _find_path(os.fsdecode(source), accepted)
     elif hasattr(source, "read"):
-        file = _read_object(source, accepted)
+        file = read_object(source, lambda message: MediaError(f"{message}; {accepted}"))
     else:
         raise TypeError(f"{kind} is a {type(source).__name__}; {accepted}")
     if not file.content:
@@ -81,16 +68,3 @@ def _find_path(path: str, accepted: str) -> File:
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else error
         raise MediaError(f"cannot open {path!r}: {reason}; {accepted}") from error
-
-
-def _read_object(source: Any, accepted: str) -> File:
-    name = f"file object {getattr(source, 'name', source)!r}"
-    try:
-        if not hasattr(source, "seekable") or source.seekable():
-            source.seek(0)
-        content = source.read()
-    except (OSError, ValueError) as error:
-        raise MediaError(f"cannot read {name}: {error}; {accepted}") from error
-    if not isinstance(content, bytes):
-        raise TypeError(f"{name} gives {type(content).__name__}; allowed: bytes (open it as 'rb')")
-    return File(name, content)

@@ -19,9 +19,10 @@ from torch import Tensor
 
 from llmasr.audio.ffmpeg import STATES_DURATION
 from llmasr.config import FrameConfig
+from llmasr.files import File
 from llmasr.media.frames import check, choose
 from llmasr.media.images import normalise
-from llmasr.media.source import MAX_PIXELS, File, FileSource, MediaError, find, require
+from llmasr.media.source import MAX_PIXELS, FileSource, MediaError, find, require
 
 ACCEPTED = (
     "accepted is a video that FFmpeg reads (mp4, mov, mkv, webm, avi, mpg, gif, ...) as a path,"
