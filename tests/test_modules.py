@@ -84,12 +84,14 @@ def test_the_cformer_hides_padded_tokens():
 def test_padding_weighs_nothing_and_targets_set_the_count():
     predictor = seeded(CifPredictor(16, 0.1))
     hidden, lengths = rows(2, 12, 16), torch.tensor([12, 5])
-    fired = predictor(hidden, lengths, torch.tensor([4, 3]))
+    fired, weights = predictor(hidden, lengths, torch.tensor([4, 3]))
     assert fired.token_lengths.tolist() == [4, 3]
     padding = torch.arange(12) >= lengths[:, None]
     filled = hidden.masked_fill(padding[..., None], torch.nan)
-    assert torch.equal(predictor(filled, lengths, torch.tensor([4, 3])).tokens, fired.tokens)
-    assert fired.quantity[1] <= 5
+    again, _ = predictor(filled, lengths, torch.tensor([4, 3]))
+    assert torch.equal(again.tokens, fired.tokens)
+    assert weights[padding].eq(0).all()
+    torch.testing.assert_close(weights.sum(1), fired.quantity)
 
 
 def test_normalised_features_have_no_mean_and_no_padding():

@@ -13,7 +13,15 @@ from llmasr.data.augment import FLOOR, AugmentConfig, add_noise, augment, warp_f
 from llmasr.data.batches import Pool, collate, endless, plan_round
 from llmasr.data.manifests import change_speed, read_manifest, store_features
 from llmasr.models.speech import build_speech
-from llmasr.training.losses import ctc, quantity_loss, token_loss, weighted
+from llmasr.training.losses import (
+    acoustic_losses,
+    ctc,
+    ctc_places,
+    place_loss,
+    quantity_loss,
+    token_loss,
+    weighted,
+)
 from llmasr.training.run import Run, adamw, schedule, update
 
 TONES = {"low": 300.0, "middle": 900.0, "high": 2700.0}
@@ -179,9 +187,45 @@ def test_the_quantity_loss_is_the_distance_to_the_count():
 
 
 def test_weights_of_zero_leave_a_loss_out():
-    sums = tuple(torch.tensor(float(value)) for value in (6, 4, 2, 10))
+    sums = tuple(torch.tensor(float(value)) for value in (6, 4, 8, 2, 10))
     parts = weighted(sums, torch.tensor(2), cif_weight=0.0)
     assert parts.total.item() == pytest.approx(0.5 * 1 + 0.3 * 5)
+
+
+def spoken(frames, length=8, vocabulary=5):
+    """CTC logits of one row that says token k of 0, 1, 2, ... in frames[k] and else nothing."""
+    logits = torch.zeros(1, length, vocabulary + 1)
+    logits[..., -1] = 5.0
+    for token, frame in enumerate(frames):
+        logits[0, frame, token] = 20.0
+    return logits
+
+
+def test_ctc_says_where_each_token_is():
+    logits = spoken([1, 4, 5]).repeat(2, 1, 1)
+    tokens = torch.tensor([[0, 1, 2], [0, 0, 0]])
+    places = ctc_places(logits, torch.tensor([8, 4]), tokens, torch.tensor([3, 3]))
+    # The second row would need five frames: a blank has to stand between equal tokens.
+    assert places.tolist() == [[1, 4, 5], [-1, -1, -1]]
+
+
+def test_ctc_places_depend_on_no_padding():
+    logits = torch.randn(1, 12, 6)
+    tokens, length = torch.tensor([[3, 1, 1, 4]]), torch.tensor([4])
+    alone = ctc_places(logits[:, :9], torch.tensor([9]), tokens, length)
+    padded = ctc_places(logits, torch.tensor([9]), torch.cat([tokens, tokens], 1), length)
+    assert padded.tolist() == [[*alone[0].tolist(), *[-1] * 4]]
+
+
+def test_a_token_under_way_where_ctc_says_it_has_no_place_loss():
+    places = torch.tensor([[1, 4, -1]])
+    # The running sums in the middle of frames 1 and 4: 0.5 and 1.5.
+    right = torch.tensor([[0.0, 1.0, 0.0, 0.0, 1.0, 0.0]])
+    assert place_loss(right, places).item() == 0.0
+    early = torch.tensor([[1.0, 0.0, 0.0, 1.0, 0.0, 0.0]], requires_grad=True)
+    assert place_loss(early, places).item() == pytest.approx(0.5)
+    place_loss(early, places).backward()
+    assert early.grad[0].tolist() == [2.0, 1.5, 1.0, 1.0, 0.5, 0.0]
 
 
 def test_token_loss_ignores_padding():
@@ -223,13 +267,10 @@ def train(cuts, run, steps, stop):
     for step, drawn in zip(range(start, stop), batches, strict=False):
         batch = collate(drawn, lambda text: IDS[text], lambda text: IDS[text])
         heard = model.listen(batch.features, batch.lengths, batch.token_lengths)
-        sums = (
-            token_loss(heard.token_logits, batch.tokens, batch.token_lengths),
-            quantity_loss(heard.cif.quantity, batch.token_lengths),
-            ctc(*model.ctc_logits(heard.frames), batch.tokens, batch.token_lengths),
-            ctc(*model.phone_logits(heard.frames), batch.phones, batch.phone_lengths),
-        )
-        parts = weighted(sums, batch.token_lengths.sum(), 1.0)
+        parts = acoustic_losses(
+            model, heard, batch.tokens, batch.token_lengths,
+            phones=(batch.phones, batch.phone_lengths),
+        )  # fmt: skip
         parts.total.backward()
         update(model, optimizer, 5e-3 * schedule(step, 5, steps), 1.0)
         losses[step] = parts.total.item()

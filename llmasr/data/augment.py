@@ -15,7 +15,10 @@ FLOOR = -15.9424  # log of the smallest energy the filterbank gives
 
 @dataclass(frozen=True)
 class AugmentConfig:
-    """Probabilities and ranges. Signal-to-noise ratios are in dB of mean mel energy."""
+    """Probabilities (of quiet for a batch, else for a row) and ranges.
+
+    Signal-to-noise ratios are in dB of mean mel energy.
+    """
 
     quiet_probability: float = 0.3
     max_quiet: int = 120
@@ -23,10 +26,10 @@ class AugmentConfig:
     snr_db: tuple[float, float] = (8.0, 30.0)
     band_limit_probability: float = 0.1
     warp: float = 0.1
-    time_masks: int = 1
+    time_masks: int = 2
     time_mask_share: float = 0.05
     max_time_mask: int = 20
-    frequency_masks: int = 1
+    frequency_masks: int = 2
     max_frequency_mask: int = 8
 
 
@@ -43,9 +46,11 @@ def augment(
         rng: a generator on the CPU.
     """
     rows = []
+    # All rows or none: one row that grows would make all others carry padding.
+    is_quiet = _uniform(rng) < config.quiet_probability
     for row, length in zip(features, lengths.tolist(), strict=True):
         speech = row[:length].clone()
-        if _uniform(rng) < config.quiet_probability:
+        if is_quiet:
             speech = surround(speech, config.max_quiet, rng)
         if config.warp:
             speech = warp_frequency(speech, 1 + config.warp * (2 * _uniform(rng) - 1))

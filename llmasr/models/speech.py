@@ -41,6 +41,11 @@ class SpeechFrames(NamedTuple):
     lengths: Tensor  # [B] int64, hidden frames
     middle: Tensor | None  # [B, T, D] output of the block that the phone CTC supervises
 
+    def float(self) -> "SpeechFrames":
+        """Return the same in float32, for CIF after an encoder under autocast."""
+        middle = None if self.middle is None else self.middle.float()
+        return SpeechFrames(self.hidden.float(), self.lengths, middle)
+
 
 class SpeechTokens(NamedTuple):
     """What the interface heard, before the adaptor."""
@@ -48,6 +53,7 @@ class SpeechTokens(NamedTuple):
     tokens: Tensor  # [B, N, D] C-Former output
     token_logits: Tensor  # [B, N, V] CIF hypothesis
     cif: CifOutput
+    weights: Tensor  # [B, T] float32, what CIF adds up, before any scaling; 0 on padding
     frames: SpeechFrames
 
 
@@ -93,10 +99,10 @@ class SpeechInterface(nn.Module):
 
     def integrate(self, frames: SpeechFrames, target_lengths: Tensor | None = None) -> SpeechTokens:
         """Turn hidden frames into tokens; with targets [B] (training) exactly so many."""
-        fired = self.predictor(frames.hidden, frames.lengths, target_lengths)
+        fired, weights = self.predictor(frames.hidden, frames.lengths, target_lengths)
         valid = valid_mask(fired.token_lengths, fired.tokens.shape[1])
         tokens = self.cformer(fired.tokens, valid)
-        return SpeechTokens(tokens, self.token_head(tokens), fired, frames)
+        return SpeechTokens(tokens, self.token_head(tokens), fired, weights, frames)
 
     def listen(
         self, features: Tensor, lengths: Tensor, target_lengths: Tensor | None = None

@@ -27,13 +27,15 @@ class CifPredictor(nn.Module):
 
     def forward(
         self, hidden: Tensor, lengths: Tensor, target_lengths: Tensor | None = None
-    ) -> CifOutput:
-        """Integrate hidden [B, T, D]; with targets [B] (training) exactly so many tokens fire."""
+    ) -> tuple[CifOutput, Tensor]:
+        """Integrate hidden [B, T, D]; with targets [B] (training) exactly so many tokens fire.
+
+        Returns also the weights [B, T] float32, before any scaling, 0 on padding.
+        """
         valid = valid_mask(lengths, hidden.shape[1])
         local = self.convolution(hidden.masked_fill(~valid[..., None], 0.0).transpose(1, 2))
-        fired, _ = cif_linear(
+        return cif_linear(
             hidden, self.dropout(local.transpose(1, 2).relu()), self.weight.weight[0],
             self.weight.bias, lengths, target_lengths=target_lengths,
             tail="normalize", tail_threshold=TAIL_THRESHOLD,
         )  # fmt: skip
-        return fired

@@ -1,7 +1,11 @@
 """Losses of the CIF acoustic model (Dong & Xu, arXiv 1905.11235, section 3).
 
-All are sums over the batch divided once by the number of target tokens. Letters: B batch, T frames,
-N tokens, V vocabulary.
+Scaled to the transcript, CIF makes as many tokens as there are, but nothing says where: the token
+loss only reaches the weights next to a boundary. CTC finds each token by itself, so it shows the
+way: in the frame in which it says a token, CIF must be in the middle of it.
+
+All are sums over the batch, divided once by the number of target tokens. Letters: B batch,
+T frames, N tokens, V vocabulary.
 """
 
 from typing import NamedTuple
@@ -9,13 +13,16 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy, ctc_loss
+from torchaudio.functional import forced_align
 
 from llmasr.models.speech import SpeechInterface, SpeechTokens
 from llmasr.modules.masks import valid_mask
 
 IGNORED = -100
 LABEL_SMOOTHING = 0.1
-CTC_WEIGHT, PHONE_WEIGHT = 0.5, 0.3
+PLACE_WEIGHT, CTC_WEIGHT, PHONE_WEIGHT = 0.3, 0.5, 0.3
+# CTC may say a token anywhere in the middle half of it.
+PLACE_SLACK = 0.25
 
 
 class AcousticLosses(NamedTuple):
@@ -24,6 +31,7 @@ class AcousticLosses(NamedTuple):
     total: Tensor
     token: Tensor
     quantity: Tensor
+    place: Tensor
     ctc: Tensor
     phone: Tensor
 
@@ -51,6 +59,49 @@ def ctc(logits: Tensor, lengths: Tensor, targets: Tensor, target_lengths: Tensor
     )  # fmt: skip
 
 
+def ctc_places(logits: Tensor, lengths: Tensor, targets: Tensor, target_lengths: Tensor) -> Tensor:
+    """Find the frame in which CTC says each token, on the best path through the transcript.
+
+    Args:
+        logits: [B, T, V + 1], blank last.
+        lengths: [B] int64 frames.
+        targets: [B, N].
+        target_lengths: [B] int64.
+
+    Returns:
+        [B, N] int64 frames; -1 beyond the transcript, and in rows too short for theirs.
+    """
+    blank = logits.shape[-1] - 1
+    log_probs = logits.detach().float().log_softmax(-1)
+    places = torch.full_like(targets, -1)
+    counts = zip(lengths.tolist(), target_lengths.tolist(), strict=True)
+    for row, (frames, tokens) in enumerate(counts):
+        target = targets[row, :tokens]
+        if not tokens or frames < tokens + int((target[1:] == target[:-1]).sum()):
+            continue
+        path, _ = forced_align(log_probs[row : row + 1, :frames], target[None], blank=blank)
+        before = torch.cat([path.new_tensor([blank]), path[0, :-1]])
+        places[row, :tokens] = ((path[0] != blank) & (path[0] != before)).nonzero()[:, 0]
+    return places
+
+
+def place_loss(weights: Tensor, places: Tensor) -> Tensor:
+    """Sum over tokens how far CIF is from the middle of the token where CTC says it.
+
+    Args:
+        weights: [B, T] float32, before any scaling: token n (from 0) lies between the running sums
+            n and n + 1.
+        places: [B, N] as of :func:`ctc_places`.
+
+    Returns:
+        A scalar in tokens; a distance of less than ``PLACE_SLACK`` is none.
+    """
+    reached = weights.cumsum(1) - weights / 2
+    middle = torch.arange(places.shape[1], device=places.device) + 0.5
+    distance = (reached.gather(1, places.clamp(min=0)) - middle).abs()
+    return (distance - PLACE_SLACK).clamp(min=0).masked_fill(places < 0, 0.0).sum()
+
+
 def acoustic_losses(
     speech: SpeechInterface,
     heard: SpeechTokens,
@@ -68,23 +119,26 @@ def acoustic_losses(
         tokens: [B, N] transcripts.
         lengths: [B] int64.
         phones: [B, P] and lengths [B], for an interface with a phone block.
-        cif_weight: of the token and the quantity loss.
+        cif_weight: of the token, the quantity and the place loss.
     """
     # A row without any weight fires nothing; the batch may then be narrower than its targets.
     width = heard.token_logits.shape[1]
+    ctc_logits, num_frames = speech.ctc_logits(heard.frames)
+    places = ctc_places(ctc_logits, num_frames, tokens, lengths)
     sums = (
         token_loss(heard.token_logits, tokens[:, :width], lengths),
         quantity_loss(heard.cif.quantity, lengths),
-        ctc(*speech.ctc_logits(heard.frames), tokens, lengths),
+        place_loss(heard.weights, places),
+        ctc(ctc_logits, num_frames, tokens, lengths),
         ctc(*speech.phone_logits(heard.frames), *phones) if phones else heard.tokens.new_zeros(()),
     )
     return weighted(sums, lengths.sum(), cif_weight)
 
 
-def weighted(
-    sums: tuple[Tensor, Tensor, Tensor, Tensor], num_tokens: Tensor, cif_weight: float
-) -> AcousticLosses:
+def weighted(sums: tuple[Tensor, ...], num_tokens: Tensor, cif_weight: float) -> AcousticLosses:
     """Divide the sums (in the order of the fields) by the number of tokens and weigh them."""
     parts = [part / num_tokens.clamp(min=1) for part in sums]
-    weights = parts[0].new_tensor([cif_weight, cif_weight, CTC_WEIGHT, PHONE_WEIGHT])
+    weights = parts[0].new_tensor(
+        [cif_weight, cif_weight, cif_weight * PLACE_WEIGHT, CTC_WEIGHT, PHONE_WEIGHT]
+    )
     return AcousticLosses(torch.stack(parts) @ weights, *parts)
