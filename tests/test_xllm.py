@@ -65,6 +65,16 @@ def test_the_loss_equals_that_of_each_row_alone(bundle):
     torch.testing.assert_close(both, expected, atol=1e-5, rtol=0)
 
 
+def test_a_row_that_reads_a_draft_answers_to_that(bundle):
+    model = bundle.model
+    rows, answers = [{}, {}], [[5, 6, 2], [7, 2]]
+    plain = model.losses(rows, answers)
+    torch.testing.assert_close(model.losses(rows, answers, drafts=[[5, 6], [7]]), plain)
+    other = model.losses(rows, answers, drafts=[[5, 9], [7]])
+    assert other[0] != plain[0]
+    torch.testing.assert_close(other[1], plain[1])
+
+
 def test_padded_speech_is_never_read(bundle):
     speech, lengths = torch.randn(1, 5, 32), torch.tensor([3])
     changed = speech.clone()

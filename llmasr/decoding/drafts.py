@@ -92,28 +92,50 @@ class Draft:
 
     The answer so far is compared by edit distance with every beginning of the guess; what follows
     the nearest beginning is the guess of the rest. So an error in the guess costs its own token,
-    and a missing or superfluous token does not shift all that follow.
+    and a missing or superfluous token does not shift all that follow. What the language model said
+    to the guess behind an error mends it.
     """
 
     def __init__(self, ids: Sequence[int]) -> None:
         self.ids = list(ids)
-        self._answered = 0
-        # Edits between the first `_answered` tokens of the answer and each beginning of the guess.
-        self._costs = list(range(len(self.ids) + 1))
+        self._start = 0  # of the last rest
+        self._forget()
 
     def rest(self, answer: Sequence[int]) -> list[int]:
         """Return the guess of what follows ``answer``, which extends that of the last call."""
         for token in answer[self._answered :]:
             self._follow(token)
-        if not answer:
-            return list(self.ids)
 
         def distance(end: int) -> tuple[int, bool, int]:
             # Between equals: an end at the token that was just written, then a substitution.
             met = end > 0 and self.ids[end - 1] == answer[-1]
             return self._costs[end], not met, abs(end - len(answer))
 
-        return self.ids[min(range(len(self._costs)), key=distance) :]
+        self._start = min(range(len(self._costs)), key=distance) if answer else 0
+        return self.ids[self._start :]
+
+    def mend(self, said: Sequence[int | None], error: int) -> None:
+        """Replace what was guessed behind an error by what was said there.
+
+        Args:
+            said: what the language model would have written before each token of the last rest, as
+                far as it was read; None where that is not to be trusted.
+            error: the first place at which they differ.
+        """
+        for place in range(error + 1, len(said)):
+            token = said[place]
+            guessed = self.ids[self._start + place - 1]
+            # Said again after something else was guessed: that was one token too many.
+            is_said_again = token == said[place - 1] != guessed
+            if token is not None and not is_said_again:
+                self.ids[self._start + place] = token
+        self._forget()
+
+    def _forget(self) -> None:
+        """Compare from the beginning of the answer, next time."""
+        self._answered = 0
+        # Edits between the first `_answered` tokens of the answer and each beginning of the guess.
+        self._costs = list(range(len(self.ids) + 1))
 
     def _follow(self, token: int) -> None:
         self._answered += 1

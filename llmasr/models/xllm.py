@@ -158,6 +158,7 @@ class XLLM(nn.Module):
         rows: Sequence[Mapping[str, Tensor]],
         answers: Sequence[Sequence[int]],
         prompts: Sequence[PromptIds] | None = None,
+        drafts: Sequence[Sequence[int]] | None = None,
     ) -> Tensor:
         """Return the cross entropy of each row's answer, summed over its ids: [B].
 
@@ -165,11 +166,13 @@ class XLLM(nn.Module):
             rows: what each prompt shows and lets hear; see `prompt_pieces`.
             answers: ids of each answer, with the end id.
             prompts: of each row; None for that of training.
+            drafts: ids that each row reads in the place of its answer, one fewer than what it
+                answers to them; see :func:`llmasr.training.drafts.next_ids`. None: the answers.
         """
         pieces = self.prompt_pieces(rows, prompts)
         prompt_lengths = torch.tensor([sum(map(len, row)) for row in pieces])
-        for row, answer in zip(pieces, answers, strict=True):
-            row.append(self.embed(answer))
+        for row, read in zip(pieces, drafts or [answer[:-1] for answer in answers], strict=True):
+            row.append(self.embed([*read, 0]))  # the last place is never read from
         embeddings, mask = splice(pieces)
         labels = torch.full(mask.shape, IGNORED, device=mask.device)
         for label, answer in zip(labels, answers, strict=True):

@@ -1,0 +1,34 @@
+"""Answers that are read from drafts: how draft and verify becomes fast.
+
+Trained on transcripts alone, a language model has only ever read right beginnings. Draft and verify
+lets it read the whole CIF hypothesis, and what it says behind the first error is of use only if it
+can tell the error from what it hears. So in training it reads hypotheses too, and at every place it
+has to say how the transcript goes on from there. (Kou et al., arXiv 2403.00835, train language
+models to mend their own guesses for the same end.)
+"""
+
+from collections.abc import Sequence
+
+from rapidfuzz.distance import Levenshtein
+
+
+def next_ids(draft: Sequence[int], answer: Sequence[int]) -> list[int]:
+    """Return what comes next in the answer before, between and after the ids of a draft.
+
+    Draft and answer are aligned with the fewest edits. Behind an id that is wrong the answer goes
+    on with the id after the one that it stands for, behind one that is too many with the same id
+    again, and where ids are missing with the first of them.
+
+    Args:
+        draft: K ids.
+        answer: ids of the answer with the end id.
+
+    Returns:
+        K + 1 ids.
+    """
+    reached = [len(answer) - 1] * (len(draft) + 1)
+    # From the end, so that missing ids, which stand before a place, have the last word about it.
+    for step in reversed(Levenshtein.opcodes(draft, answer[:-1])):
+        for place in range(step.src_start, max(step.src_end, step.src_start + 1)):
+            reached[place] = min(step.dest_start + place - step.src_start, step.dest_end)
+    return [answer[index] for index in reached]
