@@ -10,6 +10,33 @@ models to mend their own guesses for the same end.)
 from collections.abc import Sequence
 
 from rapidfuzz.distance import Levenshtein
+from torch import Tensor
+from torch.distributions import Categorical
+
+from llmasr.models.speech import SpeechTokens
+from llmasr.models.xllm import XLLM, speech_rows
+
+
+def draft_loss(model: XLLM, heard: SpeechTokens, answers: Sequence[Sequence[int]]) -> Tensor:
+    """Return the mean cross entropy of answers to speech, half of them read from drafts.
+
+    Every other row reads, in the place of its answer, a hypothesis drawn from what CIF heard: on
+    speech it was trained on, the likeliest one is too good to learn from.
+
+    Args:
+        model: speech interface and language model share their ids.
+        heard: what the interface heard, firing freely as in use.
+        answers: ids of each answer, with the end id.
+    """
+    lengths = heard.cif.token_lengths
+    drawn = Categorical(logits=heard.token_logits.detach()).sample().tolist()
+    drafts = [list(answer[:-1]) for answer in answers]
+    replies = [list(answer) for answer in answers]
+    for row in range(0, len(answers), 2):
+        drafts[row] = drawn[row][: int(lengths[row])]
+        replies[row] = next_ids(drafts[row], answers[row])
+    rows = speech_rows(model.speech.adaptor(heard.tokens), lengths)
+    return model.losses(rows, replies, drafts=drafts).sum() / sum(map(len, replies))
 
 
 def next_ids(draft: Sequence[int], answer: Sequence[int]) -> list[int]:

@@ -18,7 +18,7 @@ from pathlib import Path
 
 import sentencepiece
 import torch
-from stage import noise_bank, phone_speller, pools
+from stage import encode, noise_bank, phone_speller, pools, without_dropout
 from torch import Tensor, nn
 
 from llmasr.config import EncoderConfig, SpeechConfig
@@ -26,7 +26,6 @@ from llmasr.data.augment import AugmentConfig, augment
 from llmasr.data.batches import Batch, collate, endless
 from llmasr.models.checkpoint import load_pretrained
 from llmasr.models.speech import SpeechInterface, build_speech
-from llmasr.modules.attention import SelfAttention
 from llmasr.training.loop import fit, from_command_line
 from llmasr.training.losses import acoustic_losses
 from llmasr.training.run import join_processes
@@ -79,15 +78,6 @@ def begin_with(model: SpeechInterface, path: Path) -> bool:
     return "phone_head.weight" in known
 
 
-def without_dropout(encoder: nn.Module) -> None:
-    """Turn dropout off: a sixth of the time of a step on a CPU; masks and noise do its work."""
-    for layer in encoder.modules():
-        if isinstance(layer, nn.Dropout):
-            layer.p = 0.0
-        elif isinstance(layer, SelfAttention):
-            layer.dropout = 0.0
-
-
 def main(recipe: Recipe) -> None:
     """Train, or go on training, and write the averaged weights."""
     rank, processes = join_processes()
@@ -99,7 +89,6 @@ def main(recipe: Recipe) -> None:
     model = build_speech(config).to(device).train()
     has_phones = begin_with(model, Path(recipe.init)) if recipe.init else True
     without_dropout(model.encoder)
-    half = torch.cuda.is_available() or torch.ops.mkldnn._is_mkldnn_bf16_supported()
     model.adaptor.requires_grad_(False)  # learns in stage 2
     mixture = pools(recipe.runs / "features", recipe.synthetic_draws)
     noise = noise_bank(recipe.runs / "features")
@@ -118,9 +107,7 @@ def main(recipe: Recipe) -> None:
 
     def objective(drawn: tuple[bool, Batch]) -> dict[str, Tensor]:
         early, batch = drawn
-        with torch.autocast(device, torch.bfloat16, enabled=half):
-            frames = model.encode(batch.features, batch.lengths)
-        heard = model.integrate(frames.float(), batch.token_lengths)
+        heard = model.integrate(encode(model, batch), batch.token_lengths)
         phones = (batch.phones, batch.phone_lengths) if has_phones else None
         parts = acoustic_losses(
             model, heard, batch.tokens, batch.token_lengths,

@@ -19,7 +19,7 @@ from transformers import GlmForCausalLM
 
 from llmasr.config import ModelConfig, PromptConfig
 from llmasr.data.batches import Batch
-from llmasr.models.checkpoint import Bundle, save_pretrained
+from llmasr.models.checkpoint import Bundle, load_pretrained, save_pretrained
 from llmasr.models.language.tokenizer import Tokenizer
 from llmasr.models.speech import build_speech
 from llmasr.models.xllm import XLLM
@@ -43,21 +43,27 @@ class Recipe:
     save_every: int = 100
 
 
-def assemble(runs: Path) -> Bundle:
-    """Put the results of stages 0 and 1 together; the boundaries begin as the words for them."""
+def assemble(runs: Path, init: str = "") -> Bundle:
+    """Put the results of stages 0 and 1 together; the boundaries begin as the words for them.
+
+    With a finished model ``init`` its language model and boundaries are taken instead of those.
+    """
     tokenizer = Tokenizer(runs / "tokenizer.model")
     trained = torch.load(runs / "acoustic/speech.pt", map_location="cpu", weights_only=True)
     weights = {n: v for n, v in trained["model"].items() if not n.startswith("phone_head.")}
     # The phones served training only.
     speech = build_speech(replace(SPEECH, phone_block=0))
     speech.load_state_dict(weights)
-    language_model = GlmForCausalLM.from_pretrained(runs / "language_model/model")
+    known = load_pretrained(Path(init)).model if init else None
+    folder = runs / "language_model/model"
+    language_model = known.language_model if known else GlmForCausalLM.from_pretrained(folder)
     config = ModelConfig(speech.config, PromptConfig(TRANSCRIBE["en"]))
     prompt = lay_out(tokenizer, config.prompt.instruction)
     model = XLLM({"speech": speech}, language_model, prompt, config)
     ids = [tokenizer.id_of("<speech>"), tokenizer.id_of("</speech>")]
     with torch.no_grad():
-        model.boundaries["speech"].copy_(model.embed(ids))
+        edges = known.boundaries["speech"] if known else model.embed(ids)
+        model.boundaries["speech"].copy_(edges)
     return Bundle(model, tokenizer)
 
 

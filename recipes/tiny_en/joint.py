@@ -12,12 +12,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from stage import train_answers
+from stage import encode, train_answers, without_dropout
 from torch import Tensor
 
 from llmasr.data.batches import Batch
 from llmasr.models.checkpoint import load_pretrained, save_pretrained
 from llmasr.models.xllm import XLLM
+from llmasr.training.drafts import draft_loss
 from llmasr.training.loop import from_command_line
 from llmasr.training.losses import acoustic_losses
 
@@ -40,17 +41,17 @@ class Recipe:
 def objective(model: XLLM, batch: Batch, answers: list[list[int]]) -> Tensor:
     """Return the loss of the answers plus the acoustic losses, each per token."""
     speech = model.speech
-    frames = speech.encode(batch.features, batch.lengths)
-    free, scaled = speech.integrate(frames), speech.integrate(frames, batch.token_lengths)
+    frames = encode(speech, batch)
+    scaled = speech.integrate(frames, batch.token_lengths)
     acoustic = acoustic_losses(speech, scaled, batch.tokens, batch.token_lengths)
-    answer = model.loss(speech.adaptor(free.tokens), free.cif.token_lengths, answers)
-    return answer + acoustic.total
+    return draft_loss(model, speech.integrate(frames), answers) + acoustic.total
 
 
 def main(recipe: Recipe) -> None:
     """Train, or go on training, and save the model."""
     torch.manual_seed(recipe.seed)
     bundle = load_pretrained(recipe.runs / "tuned")
+    without_dropout(bundle.model.speech.encoder)
     if train_answers(bundle.model, bundle.tokenizer, recipe, recipe.runs / "joint", objective):
         save_pretrained(bundle, recipe.runs / "joined")
 

@@ -10,12 +10,14 @@ from typing import Any
 
 import torch
 from lhotse import CutSet
-from torch import Tensor
+from torch import Tensor, nn
 
 from llmasr.data.augment import AugmentConfig, augment
 from llmasr.data.batches import Batch, Pool, collate, endless
 from llmasr.models.language.tokenizer import Tokenizer
+from llmasr.models.speech import SpeechFrames, SpeechInterface
 from llmasr.models.xllm import XLLM
+from llmasr.modules.attention import SelfAttention
 from llmasr.training.loop import fit
 from llmasr.training.run import join_processes
 
@@ -52,6 +54,23 @@ def phone_speller(path: Path) -> tuple[Callable[[str], list[int]], int]:
         lambda text: [inventory[phone] for phone in spellings[text]] if text else [],
         len(inventory) + 1,
     )
+
+
+def encode(speech: SpeechInterface, batch: Batch) -> SpeechFrames:
+    """Encode a batch in bfloat16 where that is faster; CIF, which comes next, wants float32."""
+    device = batch.features.device.type
+    is_faster = device == "cuda" or torch.ops.mkldnn._is_mkldnn_bf16_supported()
+    with torch.autocast(device, torch.bfloat16, enabled=is_faster):
+        return speech.encode(batch.features, batch.lengths).float()
+
+
+def without_dropout(encoder: nn.Module) -> None:
+    """Turn dropout off: a sixth of the time of a step on a CPU; masks and noise do its work."""
+    for layer in encoder.modules():
+        if isinstance(layer, nn.Dropout):
+            layer.p = 0.0
+        elif isinstance(layer, SelfAttention):
+            layer.dropout = 0.0
 
 
 def train_answers(

@@ -5,21 +5,25 @@
 Starts from stage 2. All of the language model is trained, not a LoRA: with 3 million parameters the
 whole of it is smaller than the adapters that a LoRA would add to a 6-billion model, and it only has
 one task. With `--lora-rank 8` adapters are trained instead, and merged before the model is saved.
-The acoustic model stays as it is until `joint.py`. Resumable; the result is the folder
-`runs/tiny_en/tuned`.
+The acoustic model stays as it is until `joint.py`. With `--init llmasr/assets/tiny-en` a finished
+model goes on, with the acoustic model of `acoustic.py`, and stage 2 is not needed. Half of the
+answers are read from drafts with errors in them, as draft and verify will read them. Resumable; the
+result is the folder `runs/tiny_en/tuned`.
 """
 
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from stage import train_answers
+from align import assemble
+from stage import encode, train_answers
 from torch import Tensor
 
 from llmasr.data.batches import Batch
 from llmasr.models.checkpoint import load_pretrained, save_pretrained
 from llmasr.models.language.lora import add_lora, merge_and_unload
 from llmasr.models.xllm import XLLM
+from llmasr.training.drafts import draft_loss
 from llmasr.training.loop import from_command_line
 
 
@@ -28,6 +32,7 @@ class Recipe:
     """Settings of the stage; every field is a flag."""
 
     runs: Path = Path("runs/tiny_en")
+    init: str = ""
     steps: int = 1_400
     rate: float = 6e-4
     batch_seconds: float = 60.0
@@ -40,15 +45,18 @@ class Recipe:
 
 
 def objective(model: XLLM, batch: Batch, answers: list[list[int]]) -> Tensor:
-    """Return the loss of the answers to speech that fires freely, as it will in use."""
-    heard = model.speech.listen(batch.features, batch.lengths)
-    return model.loss(model.speech.adaptor(heard.tokens), heard.cif.token_lengths, answers)
+    """Return the loss of the answers, and of drafts, to speech that fires freely as in use."""
+    frames = encode(model.speech, batch)
+    return draft_loss(model, model.speech.integrate(frames), answers)
 
 
 def main(recipe: Recipe) -> None:
     """Train, or go on training, and save the model."""
     torch.manual_seed(recipe.seed)
-    bundle = load_pretrained(recipe.runs / "aligned")
+    if recipe.init:
+        bundle = assemble(recipe.runs, recipe.init)
+    else:
+        bundle = load_pretrained(recipe.runs / "aligned")
     bundle.model.requires_grad_(False)
     bundle.model.speech.adaptor.requires_grad_(True)
     bundle.model.boundaries.requires_grad_(True)
