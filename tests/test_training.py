@@ -9,7 +9,14 @@ import soundfile
 import torch
 
 from llmasr.config import EncoderConfig, SpeechConfig
-from llmasr.data.augment import FLOOR, AugmentConfig, add_noise, augment, warp_frequency
+from llmasr.data.augment import (
+    FLOOR,
+    AugmentConfig,
+    add_noise,
+    augment,
+    stretch_time,
+    warp_frequency,
+)
 from llmasr.data.batches import Pool, collate, endless, plan_round
 from llmasr.data.manifests import change_speed, read_manifest, store_features
 from llmasr.models.speech import build_speech
@@ -168,6 +175,16 @@ def test_added_noise_has_the_asked_level():
 def test_a_warp_of_one_changes_nothing():
     features = torch.randn(9, 80)
     torch.testing.assert_close(warp_frequency(features, 1.0), features)
+
+
+def test_a_stretch_keeps_what_is_said_in_another_time():
+    ramp = torch.arange(20.0)[:, None].expand(20, 80)
+    torch.testing.assert_close(stretch_time(ramp, 1.0), ramp)
+    longer = stretch_time(ramp, 1.25)
+    assert longer.shape == (25, 80)
+    torch.testing.assert_close(longer[:24, 0], torch.arange(24.0) / 1.25)
+    assert longer[24].eq(19).all()  # the last frame holds
+    assert stretch_time(ramp[:1], 0.1).shape == (1, 80)
 
 
 def test_a_band_limit_empties_the_upper_bins():

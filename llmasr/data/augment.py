@@ -1,4 +1,4 @@
-"""Augmentation of log-mel features: quiet, noise, band limits, vocal tract, SpecAugment.
+"""Augmentation of log-mel features: quiet, tempo, vocal tract, noise, band limits, SpecAugment.
 
 All of it works on stored features, where it costs next to nothing. Letters: B batch, T frames,
 M mel bins.
@@ -25,11 +25,12 @@ class AugmentConfig:
     noise_probability: float = 0.15
     snr_db: tuple[float, float] = (8.0, 30.0)
     band_limit_probability: float = 0.1
+    stretch: float = 0.0
     warp: float = 0.1
-    time_masks: int = 2
+    time_masks: int = 1
     time_mask_share: float = 0.05
     max_time_mask: int = 20
-    frequency_masks: int = 2
+    frequency_masks: int = 1
     max_frequency_mask: int = 8
 
 
@@ -52,6 +53,8 @@ def augment(
         speech = row[:length].clone()
         if is_quiet:
             speech = surround(speech, config.max_quiet, rng)
+        if config.stretch:
+            speech = stretch_time(speech, 1 + config.stretch * (2 * _uniform(rng) - 1))
         if config.warp:
             speech = warp_frequency(speech, 1 + config.warp * (2 * _uniform(rng) - 1))
         if _uniform(rng) < config.noise_probability:
@@ -78,14 +81,24 @@ def surround(features: Tensor, most: int, rng: torch.Generator) -> Tensor:
     return torch.cat([parts[0], features, parts[1]]).clamp(min=FLOOR)
 
 
+def stretch_time(features: Tensor, factor: float) -> Tensor:
+    """Make [T, M] last ``factor`` times as long, as another tempo at the same pitch would."""
+    num_frames = max(round(len(features) * factor), 1)
+    return _read_between(features, torch.arange(num_frames) / factor)
+
+
 def warp_frequency(features: Tensor, factor: float) -> Tensor:
     """Stretch the mel axis of [T, M] by ``factor``, as a longer or shorter vocal tract would."""
-    num_bins = features.shape[1]
-    position = (torch.arange(num_bins) * factor).clamp(max=num_bins - 1)
-    below = position.floor().long()
-    above = (below + 1).clamp(max=num_bins - 1)
-    share = position - below
-    return features[:, below] * (1 - share) + features[:, above] * share
+    return _read_between(features.T, torch.arange(features.shape[1]) * factor).T
+
+
+def _read_between(rows: Tensor, positions: Tensor) -> Tensor:
+    """Interpolate rows [n, ...] at positions [k], up to the last row."""
+    positions = positions.clamp(max=len(rows) - 1)
+    below = positions.floor().long()
+    above = (below + 1).clamp(max=len(rows) - 1)
+    share = (positions - below)[:, None]
+    return rows[below] * (1 - share) + rows[above] * share
 
 
 def add_noise(features: Tensor, noise: Tensor, snr_db: float, rng: torch.Generator) -> Tensor:

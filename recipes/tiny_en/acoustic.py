@@ -18,7 +18,7 @@ from pathlib import Path
 
 import sentencepiece
 import torch
-from stage import encode, noise_bank, phone_speller, pools, without_dropout
+from stage import AUGMENT, drop_channels, encode, noise_bank, phone_speller, pools
 from torch import Tensor, nn
 
 from llmasr.config import EncoderConfig, SpeechConfig
@@ -43,7 +43,7 @@ class Recipe:
     ctc_first: int = 3_000
     batch_seconds: float = 60.0
     weight_decay: float = 0.02
-    synthetic_draws: int = 4_000
+    synthetic_draws: int = 7_000
     seed: int = 0
     log_every: int = 100
     save_every: int = 500
@@ -54,6 +54,7 @@ SPEECH = SpeechConfig(
     vocab_size=512, cformer_blocks=4, cformer_expansion=2, phone_block=4,
 )  # fmt: skip
 
+CFORMER_DROPOUT = 0.2
 # Words first, then phrases, then sentences: (until this round, no longer than so many seconds).
 CURRICULUM = ((30, 1.3), (34, 2.5))
 # Until CTC has found the sounds, noise and masks only hide them.
@@ -68,7 +69,7 @@ def begin_with(model: SpeechInterface, path: Path) -> bool:
     known = (
         load_pretrained(path).model.speech.state_dict()
         if path.is_dir()
-        else torch.load(path)["model"]
+        else torch.load(path, map_location="cpu", weights_only=True)["model"]
     )
     for block in model.cformer.blocks:
         for last in (block.attention.output, block.feed_forward[-2]):
@@ -88,7 +89,11 @@ def main(recipe: Recipe) -> None:
     config = replace(SPEECH, num_phones=num_phones)
     model = build_speech(config).to(device).train()
     has_phones = begin_with(model, Path(recipe.init)) if recipe.init else True
-    without_dropout(model.encoder)
+    drop_channels(model.encoder)
+    # Of all parts it learns the sentences of the training speakers by heart soonest.
+    for layer in model.cformer.modules():
+        if isinstance(layer, nn.Dropout):
+            layer.p = CFORMER_DROPOUT
     model.adaptor.requires_grad_(False)  # learns in stage 2
     mixture = pools(recipe.runs / "features", recipe.synthetic_draws)
     noise = noise_bank(recipe.runs / "features")
@@ -101,7 +106,7 @@ def main(recipe: Recipe) -> None:
             batch = collate(cuts, tokenizer.encode, spell)
             rng = torch.Generator().manual_seed(recipe.seed + 1000 * step + rank)
             early = step < recipe.ctc_first
-            change = CLEAN if early else AugmentConfig()
+            change = CLEAN if early else AUGMENT
             features, lengths = augment(batch.features, batch.lengths, noise, change, rng)
             yield early, replace(batch, features=features, lengths=lengths).to(device)
 

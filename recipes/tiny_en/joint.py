@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from stage import encode, train_answers, without_dropout
+from stage import drop_channels, encode, train_answers
 from torch import Tensor
 
 from llmasr.data.batches import Batch
@@ -51,7 +51,7 @@ def main(recipe: Recipe) -> None:
     """Train, or go on training, and save the model."""
     torch.manual_seed(recipe.seed)
     bundle = load_pretrained(recipe.runs / "tuned")
-    without_dropout(bundle.model.speech.encoder)
+    drop_channels(bundle.model.speech.encoder)
     if train_answers(bundle.model, bundle.tokenizer, recipe, recipe.runs / "joint", objective):
         save_pretrained(bundle, recipe.runs / "joined")
 

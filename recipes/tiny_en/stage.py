@@ -24,6 +24,12 @@ from llmasr.training.run import join_processes
 # From the model, a batch and the ids of its answers to the loss.
 Objective = Callable[[XLLM, Batch, list[list[int]]], Tensor]
 
+# Strong: with less of it, training clips came to 31 % WER where unseen speakers stayed at 55 %.
+AUGMENT = AugmentConfig(
+    noise_probability=0.25, snr_db=(6.0, 30.0), stretch=0.1, warp=0.15, time_masks=4,
+    frequency_masks=2, max_frequency_mask=16,
+)  # fmt: skip
+
 
 def pools(features: Path, synthetic_draws: int) -> list[Pool]:
     """Say what a round is made of: about as much synthetic speech as real, and some noise."""
@@ -64,13 +70,33 @@ def encode(speech: SpeechInterface, batch: Batch) -> SpeechFrames:
         return speech.encode(batch.features, batch.lengths).float()
 
 
-def without_dropout(encoder: nn.Module) -> None:
-    """Turn dropout off: a sixth of the time of a step on a CPU; masks and noise do its work."""
-    for layer in encoder.modules():
-        if isinstance(layer, nn.Dropout):
-            layer.p = 0.0
-        elif isinstance(layer, SelfAttention):
-            layer.dropout = 0.0
+class ChannelDropout(nn.Module):
+    """Dropout that leaves a channel out for a whole utterance.
+
+    A mask of one number a channel costs next to nothing; one of a number a value takes a sixth of
+    the time of a step on a CPU.
+    """
+
+    def __init__(self, probability: float) -> None:
+        super().__init__()
+        self.probability = probability
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        """Map [B, T, D] to the same."""
+        if not self.training:
+            return hidden
+        kept = torch.rand(len(hidden), 1, hidden.shape[2], device=hidden.device)
+        return hidden * ((kept >= self.probability).to(hidden.dtype) / (1 - self.probability))
+
+
+def drop_channels(encoder: nn.Module, probability: float = 0.1) -> None:
+    """Put :class:`ChannelDropout` in the place of all dropout of an encoder."""
+    for module in list(encoder.modules()):
+        for name, child in module.named_children():
+            if isinstance(child, nn.Dropout):
+                setattr(module, name, ChannelDropout(probability))
+        if isinstance(module, SelfAttention):
+            module.dropout = 0.0
 
 
 def train_answers(
@@ -92,7 +118,7 @@ def train_answers(
         for step, cuts in enumerate(islice(drawn, 0, None, processes), start):
             batch = collate(cuts, tokenizer.encode, lambda text: [])
             rng = torch.Generator().manual_seed(recipe.seed + 1000 * step + rank)
-            features, lengths = augment(batch.features, batch.lengths, noise, AugmentConfig(), rng)
+            features, lengths = augment(batch.features, batch.lengths, noise, AUGMENT, rng)
             yield replace(batch, features=features, lengths=lengths).to(device)
 
     def losses(batch: Batch) -> dict[str, Tensor]:
