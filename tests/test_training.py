@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import math
 
 import numpy as np
 import pytest
@@ -18,12 +19,12 @@ from llmasr.data.augment import (
     warp_frequency,
 )
 from llmasr.data.batches import Pool, collate, endless, plan_round
+from llmasr.data.forced_alignment import ctc_places
 from llmasr.data.manifests import change_speed, read_manifest, store_features
 from llmasr.models.speech import build_speech
 from llmasr.training.losses import (
     acoustic_losses,
     ctc,
-    ctc_places,
     place_loss,
     quantity_loss,
     token_loss,
@@ -234,15 +235,16 @@ def test_ctc_places_depend_on_no_padding():
     assert padded.tolist() == [[*alone[0].tolist(), *[-1] * 4]]
 
 
-def test_a_token_under_way_where_ctc_says_it_has_no_place_loss():
-    places = torch.tensor([[1, 4, -1]])
-    # The running sums in the middle of frames 1 and 4: 0.5 and 1.5.
-    right = torch.tensor([[0.0, 1.0, 0.0, 0.0, 1.0, 0.0]])
-    assert place_loss(right, places).item() == 0.0
-    early = torch.tensor([[1.0, 0.0, 0.0, 1.0, 0.0, 0.0]], requires_grad=True)
-    assert place_loss(early, places).item() == pytest.approx(0.5)
-    place_loss(early, places).backward()
-    assert early.grad[0].tolist() == [2.0, 1.5, 1.0, 1.0, 0.5, 0.0]
+def test_frames_that_weigh_what_ctc_says_have_no_place_loss():
+    places = torch.tensor([[1, 4, -1], [-1, -1, -1]])
+    right = torch.tensor([[0.0, 1.0, 0.0, 0.0, 1.0, 0.0], [0.5] * 6])
+    assert place_loss(right, places).item() == pytest.approx(0.0, abs=1e-4)
+    unsure = torch.tensor([[0.0, 0.5, 0.25, 0.0, 1.0, 0.0], [0.5] * 6], requires_grad=True)
+    loss = place_loss(unsure, places)
+    assert loss.item() == pytest.approx(-math.log(0.5) - math.log(0.75), abs=1e-4)
+    loss.backward()
+    assert unsure.grad[0, 1] < 0 < unsure.grad[0, 2]
+    assert unsure.grad[1].eq(0).all()
 
 
 def test_token_loss_ignores_padding():

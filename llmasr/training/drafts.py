@@ -9,10 +9,10 @@ models to mend their own guesses for the same end.)
 
 from collections.abc import Sequence
 
-from rapidfuzz.distance import Levenshtein
 from torch import Tensor
 from torch.distributions import Categorical
 
+from llmasr.decoding.timestamps import align
 from llmasr.models.speech import SpeechTokens
 from llmasr.models.xllm import XLLM, speech_rows
 
@@ -53,9 +53,8 @@ def next_ids(draft: Sequence[int], answer: Sequence[int]) -> list[int]:
     Returns:
         K + 1 ids.
     """
-    reached = [len(answer) - 1] * (len(draft) + 1)
-    # From the end, so that missing ids, which stand before a place, have the last word about it.
-    for step in reversed(Levenshtein.opcodes(draft, answer[:-1])):
-        for place in range(step.src_start, max(step.src_end, step.src_start + 1)):
-            reached[place] = min(step.dest_start + place - step.src_start, step.dest_end)
-    return [answer[index] for index in reached]
+    reached, said = 0, [answer[0]]
+    for counterpart in align(draft, answer[:-1]):
+        reached = reached if counterpart is None else counterpart + 1
+        said.append(answer[reached])
+    return said

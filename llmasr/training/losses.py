@@ -2,7 +2,7 @@
 
 Scaled to the transcript, CIF makes as many tokens as there are, but nothing says where: the token
 loss only reaches the weights next to a boundary. CTC finds each token by itself, so it shows the
-way: in the frame in which it says a token, CIF must be in the middle of it.
+way: the frame in which it says a token is to weigh one token, all others nothing.
 
 All are sums over the batch, divided once by the number of target tokens. Letters: B batch,
 T frames, N tokens, V vocabulary.
@@ -12,17 +12,16 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
-from torch.nn.functional import cross_entropy, ctc_loss
-from torchaudio.functional import forced_align
+from torch.nn.functional import binary_cross_entropy, cross_entropy, ctc_loss
 
+from llmasr.data.forced_alignment import ctc_places
 from llmasr.models.speech import SpeechInterface, SpeechTokens
 from llmasr.modules.masks import valid_mask
 
 IGNORED = -100
 LABEL_SMOOTHING = 0.1
 PLACE_WEIGHT, CTC_WEIGHT, PHONE_WEIGHT = 0.3, 0.5, 0.3
-# CTC may say a token anywhere in the middle half of it.
-PLACE_SLACK = 0.25
+SMALLEST_WEIGHT = 1e-6
 
 
 class AcousticLosses(NamedTuple):
@@ -59,47 +58,21 @@ def ctc(logits: Tensor, lengths: Tensor, targets: Tensor, target_lengths: Tensor
     )  # fmt: skip
 
 
-def ctc_places(logits: Tensor, lengths: Tensor, targets: Tensor, target_lengths: Tensor) -> Tensor:
-    """Find the frame in which CTC says each token, on the best path through the transcript.
-
-    Args:
-        logits: [B, T, V + 1], blank last.
-        lengths: [B] int64 frames.
-        targets: [B, N].
-        target_lengths: [B] int64.
-
-    Returns:
-        [B, N] int64 frames; -1 beyond the transcript, and in rows too short for theirs.
-    """
-    blank = logits.shape[-1] - 1
-    log_probs = logits.detach().float().log_softmax(-1)
-    places = torch.full_like(targets, -1)
-    counts = zip(lengths.tolist(), target_lengths.tolist(), strict=True)
-    for row, (frames, tokens) in enumerate(counts):
-        target = targets[row, :tokens]
-        if not tokens or frames < tokens + int((target[1:] == target[:-1]).sum()):
-            continue
-        path, _ = forced_align(log_probs[row : row + 1, :frames], target[None], blank=blank)
-        before = torch.cat([path.new_tensor([blank]), path[0, :-1]])
-        places[row, :tokens] = ((path[0] != blank) & (path[0] != before)).nonzero()[:, 0]
-    return places
-
-
 def place_loss(weights: Tensor, places: Tensor) -> Tensor:
-    """Sum over tokens how far CIF is from the middle of the token where CTC says it.
+    """Sum the binary cross entropy of CIF weights: 1 where CTC says a token, else 0.
 
     Args:
-        weights: [B, T] float32, before any scaling: token n (from 0) lies between the running sums
-            n and n + 1.
-        places: [B, N] as of :func:`ctc_places`.
+        weights: [B, T] float32, before any scaling, 0 on padding.
+        places: [B, N] as of :func:`ctc_places`; rows without any are left out.
 
     Returns:
-        A scalar in tokens; a distance of less than ``PLACE_SLACK`` is none.
+        A scalar in nats.
     """
-    reached = weights.cumsum(1) - weights / 2
-    middle = torch.arange(places.shape[1], device=places.device) + 0.5
-    distance = (reached.gather(1, places.clamp(min=0)) - middle).abs()
-    return (distance - PLACE_SLACK).clamp(min=0).masked_fill(places < 0, 0.0).sum()
+    is_token = torch.zeros_like(weights)
+    is_token.scatter_reduce_(1, places.clamp(min=0), (places >= 0).to(weights.dtype), "amax")
+    inside = weights.clamp(SMALLEST_WEIGHT, 1 - SMALLEST_WEIGHT)
+    each = binary_cross_entropy(inside, is_token, reduction="none").sum(1)
+    return each.masked_fill((places < 0).all(1), 0.0).sum()
 
 
 def acoustic_losses(
