@@ -2,7 +2,7 @@
 
 from typing import Any, ClassVar
 
-from transformers import AutoConfig, PreTrainedConfig
+from transformers import AutoConfig, PreTrainedConfig, PreTrainedModel
 from transformers.configuration_utils import SubConfigSpec
 
 from llmasr.config import ModelConfig, from_dict, to_dict
@@ -21,6 +21,7 @@ class LlmasrConfig(PreTrainedConfig):
             without a tokenizer.
         prompt_tags: token ids before and after each modality, where the prompt spells them.
         audio_token_id: stands in `input_ids` where the speech goes; no row of the vocabulary.
+        own_vocabulary: whether the language model has another vocabulary than the CIF hypothesis.
     """
 
     model_type = "llmasr"
@@ -35,6 +36,7 @@ class LlmasrConfig(PreTrainedConfig):
     prompt_after: list[int] | None = None
     prompt_tags: dict[str, Any] | None = None
     audio_token_id: int | None = None
+    own_vocabulary: bool = False
 
     def __post_init__(self, **kwargs: Any) -> None:
         """Fill in what was left out."""
@@ -55,3 +57,10 @@ class LlmasrConfig(PreTrainedConfig):
         """
         config: ModelConfig = from_dict(ModelConfig, self.asr_config or {})
         return config
+
+
+def language_config(language_model: PreTrainedModel) -> dict[str, Any]:
+    """Return the configuration of a language model, without the place it came from."""
+    values: dict[str, Any] = language_model.config.to_dict()
+    values.pop("_name_or_path", None)
+    return values

@@ -6,6 +6,7 @@ on. So the two differ, and a model is exported rather than stored in both ways.
 """
 
 import copy
+import shutil
 from pathlib import Path
 
 import torch
@@ -14,6 +15,7 @@ from llmasr.api import Recognizer
 from llmasr.hub.model import LlmasrForConditionalGeneration
 from llmasr.hub.processor import LlmasrFeatureExtractor, LlmasrProcessor
 from llmasr.hub.tokenizer import AUDIO_TOKEN, LlmasrTokenizer
+from llmasr.hub.vocabularies import SPEECH_FILE, write_language_tokenizer
 from llmasr.models.checkpoint import Bundle
 from llmasr.models.language.layers import is_quantised
 from llmasr.models.language.lora import has_lora
@@ -36,12 +38,11 @@ def save_for_transformers(
             acoustic part is always float32.
 
     Raises:
-        ValueError: the language model has adapters, int8 weights or a vocabulary of its own, or
-            the model takes images and videos.
+        ValueError: the language model has adapters or int8 weights.
     """
     bundle = model.bundle if isinstance(model, Recognizer) else model
     _check(bundle)
-    tokenizer = LlmasrTokenizer(str(bundle.tokenizer.path))
+    tokenizer = _write_tokenizer(bundle, Path(folder))
     marker = tokenizer.convert_tokens_to_ids(AUDIO_TOKEN)
     wrapped = LlmasrForConditionalGeneration.wrap(bundle, marker)
     weights = wrapped.state_dict()
@@ -66,11 +67,23 @@ def load_from_transformers(folder: str | Path) -> Bundle:
     """Read a folder that `save_for_transformers` or transformers wrote, in float32 on the CPU.
 
     Raises:
-        ValueError: weights are missing or unknown.
+        ValueError: weights are missing or unknown, or a file of a tokenizer is missing.
     """
     model = LlmasrForConditionalGeneration.from_pretrained(folder, dtype=torch.float32)
     tokenizer = LlmasrTokenizer.from_pretrained(folder)
-    return Bundle(model.xllm.eval(), tokenizer.inner)
+    return Bundle(model.xllm.eval(), tokenizer.inner, tokenizer.speech)
+
+
+def _write_tokenizer(bundle: Bundle, folder: Path) -> LlmasrTokenizer:
+    """Write what the tokenizer reads, and open it there."""
+    folder.mkdir(parents=True, exist_ok=True)
+    target = folder / SPEECH_FILE
+    speech = bundle.speech_tokenizer or bundle.tokenizer
+    if speech.path.resolve() != target.resolve():
+        shutil.copyfile(speech.path, target)
+    if bundle.speech_tokenizer is None:
+        return LlmasrTokenizer(str(target))
+    return LlmasrTokenizer(str(target), write_language_tokenizer(bundle, folder))
 
 
 def _check(bundle: Bundle) -> None:
@@ -79,11 +92,3 @@ def _check(bundle: Bundle) -> None:
         raise ValueError("the language model has adapters; allowed: after merge_and_unload")
     if is_quantised(language_model):
         raise ValueError("a model with int8 weights is not saved; allowed: the one it came from")
-    if bundle.speech_tokenizer is not None:
-        kind = type(bundle.tokenizer).__name__
-        raise ValueError(
-            f"the language model has a vocabulary of its own ({kind}); allowed: one vocabulary for "
-            "speech and language model"
-        )
-    if {"image", "video"} <= bundle.model.interfaces.keys():
-        raise ValueError("image and video share weights; allowed: a model with one of them")

@@ -20,16 +20,23 @@ from transformers import (
 from transformers.modeling_outputs import BaseModelOutputWithPooling, CausalLMOutputWithPast
 
 from llmasr.config import to_dict
+from llmasr.decoding.drafts import DraftSource, same_ids
+from llmasr.decoding.greedy import draft_source
 from llmasr.decoding.hypothesis import Request, check_room, max_new_tokens
 from llmasr.filterbank import FilterBank
-from llmasr.hub.config import LlmasrConfig
+from llmasr.hub.config import LlmasrConfig, language_config
 from llmasr.hub.sequences import EndAfterFires, after_prompts, split_prompts
+from llmasr.hub.shared import name_shared_weights_once
+from llmasr.hub.tokenizer import LlmasrTokenizer
 from llmasr.models.checkpoint import Bundle, build_interfaces
 from llmasr.models.language.saved import build_language_model
 from llmasr.models.speech import SpeechTokens
 from llmasr.models.splice import splice
 from llmasr.models.xllm import IGNORED, XLLM, speech_rows
 from llmasr.prompts import PromptIds
+
+# Options of `from_pretrained` that say where a folder is.
+PLACES = {"cache_dir", "force_download", "local_files_only", "revision", "subfolder", "token"}
 
 
 class LlmasrForConditionalGeneration(PreTrainedModel, GenerationMixin):
@@ -40,6 +47,9 @@ class LlmasrForConditionalGeneration(PreTrainedModel, GenerationMixin):
     transformers asks. With `input_ids` (from `LlmasrProcessor.apply_transcription_request`)
     `attention_mask` is theirs, `input_features_mask` that of the waveforms, and answers follow
     their `input_ids`.
+
+    A language model with a vocabulary of its own needs more tokens for some words than were heard,
+    so `draft`, which knows how many, comes with such a model from its folder.
     """
 
     config_class = LlmasrConfig
@@ -68,39 +78,45 @@ class LlmasrForConditionalGeneration(PreTrainedModel, GenerationMixin):
             PromptIds(config.prompt_before or [], config.prompt_after or [], config.prompt_tags),
             asr,
         )
+        self.draft: DraftSource | None = None if config.own_vocabulary else same_ids
+        name_shared_weights_once(self, "xllm.interfaces")
         self.post_init()
 
     @classmethod
-    def from_pretrained(cls, *args: Any, **kwargs: Any) -> Any:
+    def from_pretrained(cls, pretrained_model_name_or_path: Any, *args: Any, **kwargs: Any) -> Any:
         """Load a folder; see transformers.
 
         Raises:
-            ValueError: weights are missing, unknown or of another shape; none stays random.
+            ValueError: weights are missing, unknown or of another shape; none stays random. Or a
+                file of the tokenizer is missing, where the model needs it.
         """
+        folder = pretrained_model_name_or_path
         is_asked = kwargs.pop("output_loading_info", False)
-        model, report = super().from_pretrained(*args, output_loading_info=True, **kwargs)
+        model, report = super().from_pretrained(folder, *args, output_loading_info=True, **kwargs)
         for problem in ("missing_keys", "unexpected_keys", "mismatched_keys"):
             if names := sorted(str(name) for name in report[problem]):
-                raise ValueError(f"{args[0]}: {problem.replace('_', ' ')}: {', '.join(names[:5])}")
+                raise ValueError(f"{folder}: {problem.replace('_', ' ')}: {', '.join(names[:5])}")
+        if model.config.own_vocabulary:
+            model.draft = _own_draft(folder, {key: kwargs[key] for key in PLACES & kwargs.keys()})
         return (model, report) if is_asked else model
 
     @classmethod
     def wrap(cls, bundle: Bundle, audio_token_id: int) -> "LlmasrForConditionalGeneration":
         """Put the model of a bundle, not a copy of it, into a model of transformers."""
         xllm = bundle.model
-        text_config = xllm.language_model.config.to_dict()
-        text_config.pop("_name_or_path", None)  # where it once was is nobody's business
         config = LlmasrConfig(
             asr_config=to_dict(xllm.config),
-            text_config=text_config,
+            text_config=language_config(xllm.language_model),
             prompt_before=list(xllm.prompt.before),
             prompt_after=list(xllm.prompt.after),
             prompt_tags=xllm.prompt.tags,
             audio_token_id=audio_token_id,
+            own_vocabulary=bundle.speech_tokenizer is not None,
         )
         with torch.device("meta"):
             model = cls(config)
         model.xllm = xllm
+        model.draft = draft_source(bundle)
         return model.eval()
 
     def save_pretrained(self, save_directory: Any, **kwargs: Any) -> None:
@@ -235,7 +251,8 @@ class LlmasrForConditionalGeneration(PreTrainedModel, GenerationMixin):
             output of `generate` that holds them as `sequences`.
 
         Raises:
-            ValueError: the prompt and its longest answer do not fit into the language model.
+            ValueError: the prompt and its longest answer do not fit into the language model; or
+                `draft` is None, as it is without a folder if there are two vocabularies.
         """
         prompts = split_prompts(input_ids, attention_mask, self.config.audio_token_id)
         if encoder_outputs is None:
@@ -245,7 +262,7 @@ class LlmasrForConditionalGeneration(PreTrainedModel, GenerationMixin):
         lengths = encoder_outputs.cif.token_lengths
         vectors = self.xllm.speech.adaptor(encoder_outputs.tokens)
         embeddings, places = splice(self._pieces(vectors, lengths, prompts))
-        bounds = [max_new_tokens(fires) if fires else 0 for fires in lengths.tolist()]
+        bounds = self._bounds(encoder_outputs)
         reader = self.xllm.reader
         check_room(reader, places, [Request([], bound) for bound in bounds])
         limits = options.get("generation_config") or self.generation_config
@@ -266,6 +283,18 @@ class LlmasrForConditionalGeneration(PreTrainedModel, GenerationMixin):
                 buffer = module.get_buffer(name)
                 buffer.data.copy_(value.to(buffer.device))
 
+    def _bounds(self, heard: SpeechTokens) -> list[int]:
+        """Return the most tokens of each answer, as many as a `Recognizer` allows."""
+        if self.draft is None:
+            raise ValueError("draft is None; from_pretrained sets it, or LlmasrTokenizer.draft")
+        fires = heard.cif.token_lengths.tolist()
+        rows = zip(heard.token_logits.argmax(-1).tolist(), fires, strict=True)
+        drafts = [self.draft(row[:count]).ids for row, count in rows]
+        return [
+            max_new_tokens(max(count, len(draft))) if count else 0
+            for count, draft in zip(fires, drafts, strict=True)
+        ]
+
     def _pieces(
         self, vectors: Tensor, lengths: Tensor, prompts: Sequence[PromptIds] | None
     ) -> list[list[Tensor]]:
@@ -283,3 +312,14 @@ def _required(input_features: Tensor | None) -> Tensor:
     if input_features is None:
         raise ValueError("input_features is None; waveforms [B, S] are needed")
     return input_features
+
+
+def _own_draft(folder: str, places: dict[str, Any]) -> DraftSource:
+    tokenizer = LlmasrTokenizer.from_pretrained(folder, **places)
+    if tokenizer.speech is None:
+        raise ValueError(
+            f"{folder}/tokenizer_config.json: names no language_files, or is missing; a language "
+            "model with a vocabulary of its own needs them"
+        )
+    draft: DraftSource = tokenizer.draft
+    return draft

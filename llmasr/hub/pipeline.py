@@ -6,7 +6,7 @@ needs FFmpeg for files. This one cuts long audio at quiet places, as a `Recogniz
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from itertools import pairwise
+from itertools import pairwise, takewhile
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,7 +16,8 @@ from transformers import AutomaticSpeechRecognitionPipeline
 from llmasr.audio import SAMPLE_RATE, load_audio
 from llmasr.decoding.batching import Recording, cut
 from llmasr.decoding.hypothesis import Hypothesis
-from llmasr.decoding.timestamps import words_from
+from llmasr.decoding.timestamps import times_at, words_from
+from llmasr.text import join
 from llmasr.transcript import Word
 
 OWN_KEYS = ("is_last", "part", "tokens", "draft", "fires", "fire_times")
@@ -120,11 +121,11 @@ class LlmasrPipeline(AutomaticSpeechRecognitionPipeline):
             texts.append(
                 self.tokenizer.decode(output["tokens"][0], skip_special_tokens=True)
                 if len(kept) == len(said)
-                else " ".join(word.text for word in kept)
+                else join(word.text for word in kept)
             )
             for key in output.keys() - OWN_KEYS:
                 extra.setdefault(key, []).append(output[key])
-        result: dict[str, Any] = {"text": " ".join(text for text in texts if text)}
+        result: dict[str, Any] = {"text": join(texts)}
         if return_timestamps:
             result["chunks"] = [
                 {"text": word.text, "timestamp": (round(word.start, 3), round(word.end, 3))}
@@ -134,13 +135,14 @@ class LlmasrPipeline(AutomaticSpeechRecognitionPipeline):
 
     def _words(self, output: Mapping[str, Any], duration: float) -> list[Word]:
         fires = int(output["fires"][0])
-        special = {*self.tokenizer.all_special_ids}
-        ids = [token for token in output["tokens"][0].tolist() if token not in special]
+        stop_ids = self.model.xllm.reader.stop_ids
+        ids = [*takewhile(lambda token: token not in stop_ids, output["tokens"][0].tolist())]
+        draft = self.tokenizer.draft(output["draft"][0, :fires].tolist())
         hypothesis = Hypothesis(
             token_ids=ids,
             log_probs=[0.0] * len(ids),  # this pipeline reports no confidence
-            draft_ids=output["draft"][0, :fires].tolist(),
-            draft_times=output["fire_times"][0, :fires].tolist(),
+            draft_ids=draft.ids,
+            draft_times=times_at(draft.ends, output["fire_times"][0, :fires].tolist()),
             finish_reason="stop",
         )
         return words_from(hypothesis, self.tokenizer.inner, duration)
