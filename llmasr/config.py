@@ -35,7 +35,8 @@ class SpeechConfig:
     """Speech interface: encoder, CIF, C-Former, heads and S-Adaptor.
 
     ``phone_block`` is the encoder block (1-based) that a phone CTC supervises in training; 0 for
-    none. ``num_phones`` counts the blank.
+    none. ``num_phones`` counts the blank. ``fires_with_ctc``: CIF fires once for each token that
+    CTC says, and its weights only tell what belongs to it.
     """
 
     encoder: EncoderConfig = field(default_factory=EncoderConfig)
@@ -45,6 +46,7 @@ class SpeechConfig:
     phone_block: int = 0
     num_phones: int = 0
     adaptor_width: int = 256
+    fires_with_ctc: bool = field(default=False, metadata=OPTIONAL)
 
 
 @dataclass(frozen=True)

@@ -4,9 +4,9 @@ import pytest
 import torch
 
 from llmasr.config import EncoderConfig
-from llmasr.models.speech import build_encoder, normalise
+from llmasr.models.speech import build_encoder, normalise, spoken_frames
 from llmasr.modules.attention import SelfAttention, rotate
-from llmasr.modules.cif import CifPredictor
+from llmasr.modules.cif import CifPredictor, scale_tokens
 from llmasr.modules.masks import valid_mask
 from llmasr.modules.transformer import TransformerBlock, TransformerEncoder
 
@@ -92,6 +92,61 @@ def test_padding_weighs_nothing_and_targets_set_the_count():
     assert torch.equal(again.tokens, fired.tokens)
     assert weights[padding].eq(0).all()
     torch.testing.assert_close(weights.sum(1), fired.quantity)
+
+
+def test_with_places_every_token_weighs_one_and_ends_between_two_places():
+    weights = torch.full((2, 24), 0.3)
+    places = torch.tensor([[2, 5, 20], [7, -1, -1]])
+    valid = valid_mask(torch.tensor([24, 10]), 24)
+    scaled = scale_tokens(weights * valid, places, valid)
+    assert not scaled[~valid].any()
+    # Token 0 ends before frame 4, midway to token 1; that one, and token 2, reach 4 frames.
+    spans = [(0, 0, 4), (0, 4, 10), (0, 16, 24), (1, 3, 10)]
+    for row, start, end in spans:
+        torch.testing.assert_close(scaled[row, start:end].sum(), torch.tensor(1.0))
+    assert scaled[0].count_nonzero() == 18
+    torch.testing.assert_close(scaled[0, :4], torch.full((4,), 0.25))
+
+
+def test_a_row_without_places_keeps_its_weights():
+    weights = torch.rand(2, 6)
+    valid = valid_mask(torch.tensor([6, 6]), 6)
+    scaled = scale_tokens(weights, torch.tensor([[1, 4], [-1, -1]]), valid)
+    assert torch.equal(scaled[1], weights[1])
+    assert not torch.equal(scaled[0], weights[0])
+
+
+def test_one_uncertain_frame_moves_no_later_token():
+    """Counting on, half a token too much in the first would move all later ones."""
+    predictor = seeded(CifPredictor(16, 0.0)).eval()
+    hidden, lengths = rows(1, 30, 16), torch.tensor([30])
+    places = torch.tensor([[3, 12, 24]])
+    fired, weights = predictor(hidden, lengths, places=places)
+    assert fired.token_lengths.tolist() == [3]
+    torch.testing.assert_close(fired.quantity, weights.sum(1))
+    changed = hidden.clone()
+    changed[:, 1] = 9.0
+    again, _ = predictor(changed, lengths, places=places)
+    assert not torch.allclose(fired.tokens[:, 0], again.tokens[:, 0])
+    torch.testing.assert_close(fired.tokens[:, 1:], again.tokens[:, 1:], atol=1e-5, rtol=1e-5)
+
+
+def test_weights_learn_from_the_tokens_they_make_up():
+    predictor = seeded(CifPredictor(16, 0.0))
+    fired, _ = predictor(rows(1, 12, 16), torch.tensor([12]), torch.tensor([2]),
+                         torch.tensor([[2, 8]]))  # fmt: skip
+    fired.tokens.square().sum().backward()
+    assert predictor.weight.weight.grad.abs().sum() > 0
+
+
+def test_frames_that_ctc_begins_to_say_a_token_in():
+    logits = torch.full((3, 7, 4), -9.0)
+    for row, said in enumerate(("0013331", "3300222", "3333333")):
+        for frame, token in enumerate(said):
+            logits[row, frame, int(token)] = 9.0
+    lengths = torch.tensor([7, 5, 7])
+    assert spoken_frames(logits, lengths).tolist() == [[0, 2, 6], [2, 4, -1], [-1, -1, -1]]
+    assert spoken_frames(logits[2:], lengths[2:]).tolist() == [[-1]]
 
 
 def test_normalised_features_have_no_mean_and_no_padding():

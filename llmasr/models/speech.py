@@ -97,9 +97,23 @@ class SpeechInterface(nn.Module):
         block = self.config.phone_block
         return SpeechFrames(hidden, lengths, blocks[block - 1] if block else None)
 
-    def integrate(self, frames: SpeechFrames, target_lengths: Tensor | None = None) -> SpeechTokens:
-        """Turn hidden frames into tokens; with targets [B] (training) exactly so many."""
-        fired, weights = self.predictor(frames.hidden, frames.lengths, target_lengths)
+    def integrate(
+        self,
+        frames: SpeechFrames,
+        target_lengths: Tensor | None = None,
+        places: Tensor | None = None,
+    ) -> SpeechTokens:
+        """Turn hidden frames into tokens.
+
+        Args:
+            frames: what the encoder heard.
+            target_lengths: [B], exactly so many tokens fire (training).
+            places: [B, N], a frame of each token of the transcript, -1 where there is none; for
+                models that fire where CTC says tokens, which otherwise find them themselves.
+        """
+        if self.config.fires_with_ctc and target_lengths is None:
+            places = spoken_frames(*self.ctc_logits(frames))
+        fired, weights = self.predictor(frames.hidden, frames.lengths, target_lengths, places)
         valid = valid_mask(fired.token_lengths, fired.tokens.shape[1])
         tokens = self.cformer(fired.tokens, valid)
         return SpeechTokens(tokens, self.token_head(tokens), fired, weights, frames)
@@ -125,6 +139,27 @@ class SpeechInterface(nn.Module):
         """Map log-mel [B, F, M] to LM vectors [B, N, H] and token lengths [B]."""
         heard = self.listen(features, lengths)
         return self.adaptor(heard.tokens), heard.cif.token_lengths
+
+
+def spoken_frames(logits: Tensor, lengths: Tensor) -> Tensor:
+    """Find the frames in which CTC begins to say a token.
+
+    Args:
+        logits: [B, T, V + 1], blank last.
+        lengths: [B] int64 frames.
+
+    Returns:
+        [B, N] int64, increasing, -1 beyond the last of each row; N is 1 at least.
+    """
+    best = logits.argmax(-1)  # [B, T]
+    before = nn.functional.pad(best[:, :-1], (1, 0), value=-1)
+    begins = (best != logits.shape[-1] - 1) & (best != before)
+    begins &= valid_mask(lengths, best.shape[1])
+    counts = begins.sum(1)
+    places = torch.full_like(best[:, : max(int(counts.max()), 1)], -1)
+    rows, frames = begins.nonzero(as_tuple=True)
+    places[rows, begins.cumsum(1)[rows, frames] - 1] = frames
+    return places
 
 
 def normalise(features: Tensor, lengths: Tensor) -> Tensor:

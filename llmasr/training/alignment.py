@@ -6,7 +6,7 @@ from torch import Tensor
 
 from llmasr.data.batches import Batch
 from llmasr.models.xllm import XLLM
-from llmasr.training.losses import quantity_loss, token_loss
+from llmasr.training.losses import hear_transcript, quantity_loss, token_loss
 
 
 def alignment_losses(
@@ -26,7 +26,8 @@ def alignment_losses(
         "loss" per token, the sum of "answer", "token" and "quantity".
     """
     speech = model.speech
-    heard = speech.listen(batch.features, batch.lengths, batch.token_lengths)
+    frames = speech.encode(batch.features, batch.lengths)
+    heard = hear_transcript(speech, frames, batch.tokens, batch.token_lengths)
     width = heard.token_logits.shape[1]
     count = batch.token_lengths.sum().clamp(min=1)
     token = token_loss(heard.token_logits, batch.tokens[:, :width], batch.token_lengths) / count

@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn.functional import binary_cross_entropy, cross_entropy, ctc_loss
 
 from llmasr.data.forced_alignment import ctc_places
-from llmasr.models.speech import SpeechInterface, SpeechTokens
+from llmasr.models.speech import SpeechFrames, SpeechInterface, SpeechTokens
 from llmasr.modules.masks import valid_mask
 
 IGNORED = -100
@@ -73,6 +73,16 @@ def place_loss(weights: Tensor, places: Tensor) -> Tensor:
     inside = weights.clamp(SMALLEST_WEIGHT, 1 - SMALLEST_WEIGHT)
     each = binary_cross_entropy(inside, is_token, reduction="none").sum(1)
     return each.masked_fill((places < 0).all(1), 0.0).sum()
+
+
+def hear_transcript(
+    speech: SpeechInterface, frames: SpeechFrames, tokens: Tensor, lengths: Tensor
+) -> SpeechTokens:
+    """Integrate frames to as many tokens as the transcripts have, [B, N] with lengths [B]."""
+    if not speech.config.fires_with_ctc:
+        return speech.integrate(frames, lengths)
+    places = ctc_places(*speech.ctc_logits(frames), tokens, lengths)
+    return speech.integrate(frames, lengths, places)
 
 
 def acoustic_losses(

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from llmasr.models.xllm import XLLM
 from llmasr.prompts import PromptIds
-from llmasr.training.losses import acoustic_losses
+from llmasr.training.losses import acoustic_losses, hear_transcript
 
 
 @dataclass(frozen=True)
@@ -153,7 +153,7 @@ def _hear(
     frames = interface.encode(speech.features, speech.lengths)
     free = interface.integrate(frames)
     _put(rows, "speech", speech.rows, interface.adaptor(free.tokens), free.cif.token_lengths)
-    scaled = interface.integrate(frames, lengths)
+    scaled = hear_transcript(interface, frames, tokens, lengths)
     return acoustic_losses(interface, scaled, tokens, lengths).total
 
 

@@ -18,7 +18,7 @@ from pathlib import Path
 
 import sentencepiece
 import torch
-from stage import AUGMENT, drop_channels, encode, noise_bank, phone_speller, pools
+from stage import AUGMENT, encode, noise_bank, phone_speller, pools, regularise
 from torch import Tensor, nn
 
 from llmasr.config import EncoderConfig, SpeechConfig
@@ -27,7 +27,7 @@ from llmasr.data.batches import Batch, collate, endless
 from llmasr.models.checkpoint import load_pretrained
 from llmasr.models.speech import SpeechInterface, build_speech
 from llmasr.training.loop import fit, from_command_line
-from llmasr.training.losses import acoustic_losses
+from llmasr.training.losses import acoustic_losses, hear_transcript
 from llmasr.training.run import join_processes
 
 
@@ -52,9 +52,9 @@ class Recipe:
 SPEECH = SpeechConfig(
     encoder=EncoderConfig(width=256, num_blocks=6, num_heads=4, expansion=2),
     vocab_size=512, cformer_blocks=4, cformer_expansion=2, phone_block=4,
+    fires_with_ctc=True,
 )  # fmt: skip
 
-CFORMER_DROPOUT = 0.2
 # Words first, then phrases, then sentences: (until this round, no longer than so many seconds).
 CURRICULUM = ((30, 1.3), (34, 2.5))
 # Until CTC has found the sounds, noise and masks only hide them.
@@ -89,11 +89,7 @@ def main(recipe: Recipe) -> None:
     config = replace(SPEECH, num_phones=num_phones)
     model = build_speech(config).to(device).train()
     has_phones = begin_with(model, Path(recipe.init)) if recipe.init else True
-    drop_channels(model.encoder)
-    # Of all parts it learns the sentences of the training speakers by heart soonest.
-    for layer in model.cformer.modules():
-        if isinstance(layer, nn.Dropout):
-            layer.p = CFORMER_DROPOUT
+    regularise(model)
     model.adaptor.requires_grad_(False)  # learns in stage 2
     mixture = pools(recipe.runs / "features", recipe.synthetic_draws)
     noise = noise_bank(recipe.runs / "features")
@@ -112,7 +108,8 @@ def main(recipe: Recipe) -> None:
 
     def objective(drawn: tuple[bool, Batch]) -> dict[str, Tensor]:
         early, batch = drawn
-        heard = model.integrate(encode(model, batch), batch.token_lengths)
+        frames = encode(model, batch)
+        heard = hear_transcript(model, frames, batch.tokens, batch.token_lengths)
         phones = (batch.phones, batch.phone_lengths) if has_phones else None
         parts = acoustic_losses(
             model, heard, batch.tokens, batch.token_lengths,

@@ -24,6 +24,7 @@ from llmasr.training.run import join_processes
 # From the model, a batch and the ids of its answers to the loss.
 Objective = Callable[[XLLM, Batch, list[list[int]]], Tensor]
 
+CHANNEL_DROPOUT, CFORMER_DROPOUT = 0.1, 0.2
 # Strong: with less of it, training clips came to 31 % WER where unseen speakers stayed at 55 %.
 AUGMENT = AugmentConfig(
     noise_probability=0.25, snr_db=(6.0, 30.0), stretch=0.1, warp=0.15, time_masks=4,
@@ -89,14 +90,20 @@ class ChannelDropout(nn.Module):
         return hidden * ((kept >= self.probability).to(hidden.dtype) / (1 - self.probability))
 
 
-def drop_channels(encoder: nn.Module, probability: float = 0.1) -> None:
-    """Put :class:`ChannelDropout` in the place of all dropout of an encoder."""
-    for module in list(encoder.modules()):
+def regularise(speech: SpeechInterface) -> None:
+    """Replace the dropout of the encoder by that of channels, and let the C-Former have more.
+
+    Of all parts the C-Former learns the sentences of the training speakers by heart soonest.
+    """
+    for module in list(speech.encoder.modules()):
         for name, child in module.named_children():
             if isinstance(child, nn.Dropout):
-                setattr(module, name, ChannelDropout(probability))
+                setattr(module, name, ChannelDropout(CHANNEL_DROPOUT))
         if isinstance(module, SelfAttention):
             module.dropout = 0.0
+    for module in speech.cformer.modules():
+        if isinstance(module, nn.Dropout):
+            module.p = CFORMER_DROPOUT
 
 
 def train_answers(

@@ -1,11 +1,11 @@
-"""Stage 3: tune the adaptor and the language model together.
+"""Stage 3: tune all that comes after the encoder together, the language model too.
 
     OMP_NUM_THREADS=1 torchrun --nproc-per-node 2 recipes/tiny_en/tune.py
 
 Starts from stage 2. All of the language model is trained, not a LoRA: with 3 million parameters the
 whole of it is smaller than the adapters that a LoRA would add to a 6-billion model, and it only has
 one task. With `--lora-rank 8` adapters are trained instead, and merged before the model is saved.
-The acoustic model stays as it is until `joint.py`. With `--init llmasr/assets/tiny-en` a finished
+The encoder stays as it is until `joint.py`. With `--init llmasr/assets/tiny-en` a finished
 model goes on, with the acoustic model of `acoustic.py`, and stage 2 is not needed. Half of the
 answers are read from drafts with errors in them, as draft and verify will read them. Resumable; the
 result is the folder `runs/tiny_en/tuned`.
@@ -16,7 +16,7 @@ from pathlib import Path
 
 import torch
 from align import assemble
-from stage import encode, train_answers
+from stage import encode, regularise, train_answers
 from torch import Tensor
 
 from llmasr.data.batches import Batch
@@ -25,6 +25,7 @@ from llmasr.models.language.lora import add_lora, merge_and_unload
 from llmasr.models.xllm import XLLM
 from llmasr.training.drafts import draft_loss
 from llmasr.training.loop import from_command_line
+from llmasr.training.losses import acoustic_losses, hear_transcript
 
 
 @dataclass(frozen=True)
@@ -45,9 +46,15 @@ class Recipe:
 
 
 def objective(model: XLLM, batch: Batch, answers: list[list[int]]) -> Tensor:
-    """Return the loss of the answers, and of drafts, to speech that fires freely as in use."""
-    frames = encode(model.speech, batch)
-    return draft_loss(model, model.speech.integrate(frames), answers)
+    """Return the loss of answers and drafts plus the acoustic losses, each per token.
+
+    One encoder pass serves two readings: CIF fires freely for the language model, as in use, and as
+    often as the transcript has tokens for the acoustic losses.
+    """
+    speech, tokens = model.speech, (batch.tokens, batch.token_lengths)
+    frames = encode(speech, batch)
+    acoustic = acoustic_losses(speech, hear_transcript(speech, frames, *tokens), *tokens)
+    return draft_loss(model, speech.integrate(frames), answers) + acoustic.total
 
 
 def main(recipe: Recipe) -> None:
@@ -58,8 +65,11 @@ def main(recipe: Recipe) -> None:
     else:
         bundle = load_pretrained(recipe.runs / "aligned")
     bundle.model.requires_grad_(False)
-    bundle.model.speech.adaptor.requires_grad_(True)
+    speech = bundle.model.speech
+    for part in (speech.predictor, speech.cformer, speech.token_head, speech.adaptor):
+        part.requires_grad_(True)
     bundle.model.boundaries.requires_grad_(True)
+    regularise(speech)
     if recipe.lora_rank:
         add_lora(bundle.model, recipe.lora_rank)
     else:

@@ -27,7 +27,7 @@ from llmasr.models.language.tokenizer import Tokenizer
 from llmasr.models.speech import SpeechInterface, build_speech
 from llmasr.prompts import TRANSCRIBE
 from llmasr.training.loop import fit, from_command_line
-from llmasr.training.losses import acoustic_losses
+from llmasr.training.losses import acoustic_losses, hear_transcript
 from llmasr.training.run import join_processes
 from llmasr.training.task_batches import Senses, read_speech, task_batches
 from llmasr.training.tasks import Speech, TaskBatch
@@ -62,7 +62,8 @@ def losses(model: SpeechInterface, speech: Speech) -> dict[str, Tensor]:
     tokens, counts = speech.transcripts, speech.transcript_lengths
     assert tokens is not None, "an item to transcribe has a transcript"
     assert counts is not None, "a transcript has a length"
-    heard = model.listen(speech.features, speech.lengths, counts)
+    frames = model.encode(speech.features, speech.lengths)
+    heard = hear_transcript(model, frames, tokens, counts)
     parts = acoustic_losses(model, heard, tokens, counts)
     return {"loss": parts.total, "token": parts.token, "quantity": parts.quantity, "ctc": parts.ctc}
 
