@@ -35,7 +35,7 @@ AUGMENT = AugmentConfig(
 def pools(features: Path, synthetic_draws: int) -> list[Pool]:
     """Say what a round is made of: about as much synthetic speech as real, and some noise."""
     draws = {
-        "en_sentences_l2": 4_000, "en_commands": 1_300, "en_digits": 800, "en_hotwords": 120,
+        "en_sentences_l2": 4_000, "en_commands": 1_300, "en_digits": 2_400, "en_hotwords": 120,
         "en_ljspeech": 8, "en_an4_mini": 5, "noise": 250, "synthetic": synthetic_draws,
     }  # fmt: skip
     return [
