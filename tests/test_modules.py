@@ -149,6 +149,15 @@ def test_frames_that_ctc_begins_to_say_a_token_in():
     assert spoken_frames(logits[2:], lengths[2:]).tolist() == [[-1]]
 
 
+def test_a_row_in_which_ctc_is_sure_of_no_token_has_none():
+    logits = torch.zeros(2, 5, 4)
+    logits[..., 3] = 9.0
+    for row, score in enumerate((0.5, 2.0)):  # 0.45 and 0.79 of the probability
+        logits[row, 1, :] = torch.tensor([score, 0.0, 0.0, -9.0])
+        logits[row, 3, :] = torch.tensor([0.0, 0.5, 0.0, 0.0])
+    assert spoken_frames(logits, torch.tensor([5, 5])).tolist() == [[-1, -1], [1, 3]]
+
+
 def test_normalised_features_have_no_mean_and_no_padding():
     features = rows(2, 10, 4) + 7
     result = normalise(features, torch.tensor([10, 6]))

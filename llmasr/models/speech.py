@@ -24,6 +24,8 @@ from llmasr.ops.cif import CifOutput
 LOG_MEL_SCALE = 4.0
 # Fast speech has more phones than hidden frames, so each frame may say two.
 PHONES_PER_FRAME = 2
+# What CTC says counts if it gives one token of it at least so much probability; noise gets less.
+SURE_OF_SPEECH = 0.55
 
 
 class Encoder(Protocol):
@@ -144,6 +146,8 @@ class SpeechInterface(nn.Module):
 def spoken_frames(logits: Tensor, lengths: Tensor) -> Tensor:
     """Find the frames in which CTC begins to say a token.
 
+    A row in which it is sure of none, see ``SURE_OF_SPEECH``, is taken for noise and has none.
+
     Args:
         logits: [B, T, V + 1], blank last.
         lengths: [B] int64 frames.
@@ -155,6 +159,8 @@ def spoken_frames(logits: Tensor, lengths: Tensor) -> Tensor:
     before = nn.functional.pad(best[:, :-1], (1, 0), value=-1)
     begins = (best != logits.shape[-1] - 1) & (best != before)
     begins &= valid_mask(lengths, best.shape[1])
+    chance = (logits.amax(-1) - logits.logsumexp(-1)).exp()  # [B, T]
+    begins &= (begins & (chance >= SURE_OF_SPEECH)).any(1, keepdim=True)
     counts = begins.sum(1)
     places = torch.full_like(best[:, : max(int(counts.max()), 1)], -1)
     rows, frames = begins.nonzero(as_tuple=True)
