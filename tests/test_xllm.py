@@ -16,6 +16,7 @@ from llmasr.models.language.base import count_places
 from llmasr.models.splice import splice
 from llmasr.models.xllm import XLLM, speech_rows
 from llmasr.prompts import lay_out
+from llmasr.training.drafts import draft_loss
 
 TINY = ASSETS / "tiny-test"
 
@@ -73,6 +74,16 @@ def test_a_row_that_reads_a_draft_answers_to_that(bundle):
     other = model.losses(rows, answers, drafts=[[5, 9], [7]])
     assert other[0] != plain[0]
     torch.testing.assert_close(other[1], plain[1])
+
+
+def test_drafts_are_learned_from_speech_in_which_nothing_was_heard_too(bundle, sound):
+    speech = bundle.model.speech
+    nothing = torch.zeros(3, dtype=torch.int64)
+    heard = speech.listen(*speech.features(*sound), nothing)
+    assert heard.token_logits.shape[1] == 0
+    answers = [[2], [7, 2], [2]]
+    loss = draft_loss(bundle.model, heard, answers)
+    assert loss.isfinite()
 
 
 def test_padded_speech_is_never_read(bundle):

@@ -9,8 +9,8 @@ models to mend their own guesses for the same end.)
 
 from collections.abc import Sequence
 
+import torch
 from torch import Tensor
-from torch.distributions import Categorical
 
 from llmasr.decoding.timestamps import align
 from llmasr.models.speech import SpeechTokens
@@ -29,7 +29,8 @@ def draft_loss(model: XLLM, heard: SpeechTokens, answers: Sequence[Sequence[int]
         answers: ids of each answer, with the end id.
     """
     lengths = heard.cif.token_lengths
-    drawn = Categorical(logits=heard.token_logits.detach()).sample().tolist()
+    chances = heard.token_logits.detach().softmax(-1)  # [B, N, V]; N may be 0
+    drawn = (chances / torch.empty_like(chances).exponential_()).argmax(-1).tolist()
     drafts = [list(answer[:-1]) for answer in answers]
     replies = [list(answer) for answer in answers]
     for row in range(0, len(answers), 2):
